@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -25,3 +26,21 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> TurntableError:
     near = difflib.get_close_matches(name, valid, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return TurntableError(f"Unknown {kind} {name!r}; known: {', '.join(valid) or '(none)'}.{hint}")
+
+
+def disk_error(error: OSError, what: str) -> TurntableError:
+    """What an error of the file system means for the user, in one line.
+
+    Args:
+        error: as it was raised.
+        what: what could not be written or read, to end the sentence "Can't write …".
+    """
+    where = f" ({error.filename})" if error.filename else ""
+    remedy = {
+        errno.ENOSPC: "the disk is full; free some space, or choose another --bench",
+        errno.EDQUOT: "the disk quota is used up; free some space, or choose another --bench",
+        errno.EROFS: "it is on a read-only file system; choose another --bench",
+        errno.EACCES: "permission denied; choose another --bench or mend the permissions",
+        errno.EPERM: "permission denied; choose another --bench or mend the permissions",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return TurntableError(f"Can't write {what}: {remedy}{where}.")

@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .errors import TurntableError
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` atomically: afterwards it holds all of it or what it held before.
@@ -40,14 +42,24 @@ def write_json(path: Path, document: Any) -> None:
     write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """The JSON file ``path``.
+
+    Raises:
+        TurntableError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TurntableError(f"{path} is missing; it is needed to read {path.parent}.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise TurntableError(f"{path} is damaged ({error}); move {path.parent} away.") from None
+
+
 def sha256_of(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:
     digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""The task ``views``: given the training photos, what do the held-out views look like?
+
+Every held-out view is rendered, every rendering is scored: the 8-bit rendering at the size trained on,
+against the photo, under the photo's mask where it has one. Nothing is ever left out of the scores.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ..captures.capture import Capture, CaptureView
+from ..record import Score
+from ..worker.png import read_png
+from .metrics import Metric
+
+NAME = "views"
+
+
+class ViewsTask:
+    """The task ``views`` on one capture, scored by some metrics."""
+
+    def __init__(self, capture: Capture, metrics: Mapping[str, Metric]) -> None:
+        self.capture = capture
+        self.metrics = dict(metrics)
+
+    def inputs(self) -> dict[str, Any]:
+        """What the worker may know: training views, sparse points and background; nothing that is held out."""
+        points = self.capture.points_path
+        return {
+            "views": [
+                {
+                    "name": view.name,
+                    "camera": view.camera.to_json(),
+                    "image": str(view.image_path),
+                    "mask": str(view.mask_path) if view.mask_path else None,
+                }
+                for view in self.capture.training
+            ],
+            "points": str(points) if points else None,
+            "background": list(self.capture.background),
+            "has_alpha": self.capture.has_alpha,
+        }
+
+    def requests(self, run: Path, mark: float) -> list[dict[str, Any]]:
+        """Every held-out camera, and where its rendering goes; depth is asked for at the whole budget only."""
+        (folder := answers_folder(run, mark)).mkdir(parents=True, exist_ok=True)
+        if mark == 1.0:
+            (run / "depth").mkdir(exist_ok=True)
+        return [
+            {
+                "name": view.name,
+                "camera": view.camera.to_json(),
+                "image": str(folder / view.image_path.name),
+                "depth": str(run / "depth" / f"{view.image_path.name}.npy") if mark == 1.0 else None,
+            }
+            for view in self.capture.held_out
+        ]
+
+    def score(
+        self,
+        run: Path,
+        mark: float,
+        steps: int,
+        device_seconds: float,
+        watch: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Score]:
+        """Score every held-out view by every metric, from the files that the worker wrote.
+
+        Raises:
+            FileNotFoundError: a rendering is missing.
+        """
+        folder = answers_folder(run, mark)
+        views = self.capture.held_out
+
+        def score_view(view: CaptureView) -> list[Score]:
+            photo, rendering, mask = view.image(), read_png(folder / view.image_path.name), view.mask()
+            return [
+                Score(
+                    mark=mark,
+                    steps=steps,
+                    device_seconds=device_seconds,
+                    metric=metric.name,
+                    definition=metric.definition,
+                    item=view.name,
+                    value=metric.compute(photo, rendering, mask),
+                )
+                for metric in self.metrics.values()
+            ]
+
+        scores: list[Score] = []
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            for done, of_view in enumerate(pool.map(score_view, views), 1):
+                scores += of_view
+                watch(done, len(views))
+        return scores
+
+
+def answers_folder(run: Path, mark: float) -> Path:
+    """Where the renderings at ``mark`` of a run's budget lie."""
+    return run / "views" if mark == 1.0 else run / "curve" / f"{mark:g}"

@@ -1,0 +1,103 @@
+"""Checkpoints on disk: written aside, hashed, moved into place; the newest whole one is found again.
+
+A checkpoint is the folder ``checkpoint/<steps>/`` with what the method saved in ``method/`` and a
+``manifest.json`` of sizes and sha256. Two are kept, so that one damaged on disk costs steps, not the run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import TurntableError
+from ..files import read_json, sha256_of, write_json
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint: ``folder`` is what the method's ``load`` gets, ``state`` what the worker said."""
+
+    folder: Path
+    state: dict[str, Any]
+
+
+def begin(root: Path) -> Path:
+    """An empty folder for the method to save into; what an earlier, killed attempt left is removed."""
+    aside = root / ".saving"
+    if aside.exists():
+        shutil.rmtree(aside)
+    (aside / "method").mkdir(parents=True)
+    return aside / "method"
+
+
+def commit(root: Path, state: dict[str, Any]) -> Checkpoint:
+    """Make what was saved into :func:`begin`'s folder the newest checkpoint, and drop the oldest.
+
+    Args:
+        root: the run's ``checkpoint`` folder.
+        state: the worker's ``state`` at this step.
+
+    Raises:
+        OSError: the disk is full, say; the checkpoints from before stay good.
+    """
+    aside = root / ".saving"
+    files = sorted(path for path in (aside / "method").rglob("*") if path.is_file())
+    entries = []
+    for path in files:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        name = path.relative_to(aside / "method").as_posix()
+        entries.append({"name": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)})
+    write_json(aside / "manifest.json", {"format": 1, "state": state, "files": entries})
+    final = root / f"{state['steps']:010d}"
+    if final.exists():
+        shutil.rmtree(final)
+    aside.rename(final)
+    _sync_folder(root)
+    for old in _folders(root)[:-KEPT]:
+        shutil.rmtree(old)
+    return Checkpoint(final / "method", state)
+
+
+def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole, and a line for each newer one that is not."""
+    damaged = []
+    for folder in reversed(_folders(root)):
+        fault = _fault(folder)
+        if fault is None:
+            return Checkpoint(folder / "method", read_json(folder / "manifest.json")["state"]), damaged
+        damaged.append(f"checkpoint {folder.name} is damaged: {fault}")
+    return None, damaged
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if path.name.isdigit())
+
+
+def _fault(folder: Path) -> str | None:
+    try:
+        manifest = read_json(folder / "manifest.json")
+    except TurntableError as error:
+        return str(error)
+    for entry in manifest["files"]:
+        path = folder / "method" / entry["name"]
+        if not path.is_file():
+            return f"{entry['name']} is missing"
+        if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
+            return f"{entry['name']} is not what was saved"
+    return None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

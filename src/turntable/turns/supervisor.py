@@ -1,0 +1,282 @@
+"""The supervisor of one run: the only one who writes that run's state.
+
+It starts the worker, lets it train from mark to mark, has it save often enough that a kill -9 costs little,
+has every held-out item rendered and scored at each mark outside of the device clock, and turns a crash, a
+hang, an out-of-memory kill or a NaN into a ``failed`` run with its cause. Ctrl-C pauses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from ..errors import TurntableError, disk_error
+from ..methods.spec import Method
+from ..record import Record, Score, State
+from ..run import Asked, RunFolder
+from . import checkpoint
+from .process import WorkerFailed, WorkerProcess
+from .watcher import Watcher
+
+MARKS = (0.125, 0.25, 0.5, 1.0)
+"""The shares of a run's budget at which everything held out is rendered and scored."""
+
+PAUSE_PATIENCE_S = 30.0
+"""How long an interrupted supervisor waits for the step at hand before it kills the worker."""
+
+LOCK_WAIT_S = 10.0
+"""A killed supervisor's worker takes a moment to die; until then it holds the run's lock."""
+
+
+class Task(Protocol):
+    """What a supervisor needs of a task: what to ask the worker, and how to score the answer."""
+
+    def inputs(self) -> dict[str, Any]:
+        """The part of the worker's ``init`` message that depends on the capture."""
+        ...
+
+    def requests(self, run: Path, mark: float) -> list[dict[str, Any]]:
+        """What the worker is asked to render at ``mark``, with the files to write (their folders exist)."""
+        ...
+
+    def score(self, run: Path, mark: float, steps: int, device_seconds: float, watch: Any) -> list[Score]:
+        """Score what the worker wrote; ``watch(done, total)`` is told how far it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How a supervisor treats its worker.
+
+    Args:
+        message_s: a worker that says nothing for this long, in seconds, counts as hung.
+        save_every_s: a checkpoint is written after at most this much training, in device seconds.
+    """
+
+    message_s: float = 600.0
+    save_every_s: float = 30.0
+
+
+class RunBusy(TurntableError):
+    """Somebody else is seeing this run through."""
+
+
+class Supervisor:
+    """Sees one run through, from wherever it stands to its end or to a pause."""
+
+    def __init__(
+        self, folder: RunFolder, method: Method, task: Task, record: Record, patience: Patience, watcher: Watcher
+    ) -> None:
+        self.folder = folder
+        self.method = method
+        self.task = task
+        self.record = record
+        self.patience = patience
+        self.watcher = watcher
+        self.asked: Asked = folder.asked()
+        self._fraction = 0.0
+        self._told = 0.0
+        self._state: dict[str, Any] = {}
+
+    def run(self) -> State:
+        """Work until the run is done, failed or paused; the state it is in then.
+
+        Raises:
+            RunBusy: another supervisor has it.
+            KeyboardInterrupt: after the run was paused.
+            TurntableError: its folder can't be written (disk full, read-only); the run stays resumable.
+        """
+        lock = self._lock()
+        with lock:
+            turn = self.record.start_turn(self.folder.id, self.asked.device, time.time())
+            ended = State.PAUSED
+            try:
+                ended = self._take_turn(lock)
+            finally:
+                self.record.end_turn(turn, time.time(), ended.value)
+        return ended
+
+    def _lock(self) -> IO[bytes]:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while (lock := self.folder.lock()) is None:
+            if time.monotonic() > deadline:
+                raise RunBusy(f"Run {self.folder.id} is being worked on by another turntable; wait for that one.")
+            time.sleep(0.05)
+        return lock
+
+    def _take_turn(self, lock: IO[bytes]) -> State:
+        try:
+            with self.folder.log_path.open("ab") as log:
+                worker = WorkerProcess(sys.executable, self.folder.path, log, lock, self.patience.message_s)
+                try:
+                    self._change_state(State.RUNNING)
+                    self._see_through(worker)
+                    worker.stop()
+                except KeyboardInterrupt:
+                    self._pause(worker)
+                    self._change_state(State.PAUSED)
+                    self.watcher.run_ended(self.folder.id, State.PAUSED.value, None)
+                    raise
+                finally:
+                    worker.end()
+        except OSError as error:  # of this machine, not of the method: the run can go on from its checkpoint
+            raise disk_error(error, f"run {self.folder.id}; it can go on once that is mended") from error
+        except WorkerFailed as failure:
+            self._change_state(State.FAILED, str(failure))
+            self.watcher.run_ended(self.folder.id, State.FAILED.value, str(failure))
+            return State.FAILED
+        self._change_state(State.DONE)
+        self.watcher.run_ended(self.folder.id, State.DONE.value, None)
+        return State.DONE
+
+    def _see_through(self, worker: WorkerProcess) -> None:
+        hello = worker.greet()
+        self.folder.append_event("worker", python=hello["python"], numpy=hello["numpy"], pid=worker.pid)
+        self._init(worker)
+        before = self.folder.scores()
+        self.record.add_scores(self.folder.id, before)  # a kill may have come between the file and the record
+        scored = {score.mark for score in before}
+        for mark in MARKS:
+            if mark in scored:
+                continue
+            self._train(worker, mark)
+            at = 1.0 if self._state["finished"] else mark
+            if at == mark:
+                self._answer(worker, mark)
+
+    def _init(self, worker: WorkerProcess) -> None:
+        saved, damaged = checkpoint.newest(self._checkpoints)
+        for line in damaged:
+            self.folder.append_event("damaged", detail=line)
+            self.watcher.note(f"{self.folder.id}: {line}; going on from the one before")
+        budget = self.asked.budget
+        worker.send(
+            "init",
+            method={"folder": str(self.method.folder), "entry": self.method.run["entry"]},
+            settings=self.asked.settings,
+            seed=self.asked.seed,
+            device=self.asked.device,
+            budget={"steps": budget.steps, "device_seconds": budget.device_seconds},
+            checkpoint=str(saved.folder) if saved else None,
+            state=saved.state if saved else None,
+            **self.task.inputs(),
+        )
+        self._state = self._await(worker, "ready")["state"]
+        self._fraction = budget.fraction(self._state)
+        self.folder.append_event("ready", resumed=saved is not None, **self._state)
+        self.watcher.run_started(self.folder.id, self._fraction)
+
+    def _train(self, worker: WorkerProcess, mark: float) -> None:
+        """Train until ``mark``, in stretches that each end with a checkpoint."""
+        target = self.asked.budget.until(mark)
+        while not self._reached(target):
+            pause_at = self._state["device_seconds"] + self.patience.save_every_s
+            seconds = target["device_seconds"]
+            until = {
+                "steps": target["steps"],
+                "device_seconds": pause_at if seconds is None else min(seconds, pause_at),
+            }
+            worker.send("train", until=until)
+            while (message := worker.receive())["type"] == "progress":
+                self._note_progress(message, at_least_every_s=1.0)
+            self._expect(message, "reached")
+            self._note_progress(message, at_least_every_s=0.0)
+            self._save(worker)
+
+    def _reached(self, target: dict[str, Any]) -> bool:
+        if self._state["finished"]:
+            return True
+        if target["steps"] is not None:
+            return self._state["steps"] >= target["steps"]
+        return self._state["device_seconds"] >= target["device_seconds"]
+
+    def _save(self, worker: WorkerProcess) -> None:
+        self.watcher.run_doing(self.folder.id, "saving", 0, 0)
+        worker.send("save", folder=str(checkpoint.begin(self._checkpoints)))
+        message = self._await(worker, "saved")
+        checkpoint.commit(self._checkpoints, message["state"])
+        self.folder.append_event("saved", steps=message["state"]["steps"])
+
+    def _answer(self, worker: WorkerProcess, mark: float) -> None:
+        """Have everything held out rendered, and score it."""
+        requests = self.task.requests(self.folder.path, mark)
+        worker.send("render", views=requests)
+        while (message := worker.receive())["type"] == "rendering":
+            self.watcher.run_doing(self.folder.id, "rendering", message["done"], message["total"])
+        self._expect(message, "rendered")
+        self.folder.append_event("rendered", mark=mark, views=len(requests), seconds=message["seconds"])
+        new = self.task.score(
+            self.folder.path,
+            mark,
+            self._state["steps"],
+            self._state["device_seconds"],
+            lambda done, total: self.watcher.run_doing(self.folder.id, "scoring", done, total),
+        )
+        kept = [score for score in self.folder.scores() if score.mark != mark]
+        self.folder.write_scores(kept + new)
+        self.record.add_scores(self.folder.id, new)
+        means: dict[str, list[float]] = {}
+        for score in new:
+            means.setdefault(score.metric, []).append(score.value)
+        averages = {metric: sum(values) / len(values) for metric, values in means.items()}
+        self.folder.append_event("scored", mark=mark, means=averages, **self._state)
+        self.watcher.run_scored(self.folder.id, mark, averages)
+
+    def _pause(self, worker: WorkerProcess) -> None:
+        """Stop at a step boundary and save. A second Ctrl-C, or a step that takes too long, kills instead."""
+        worker.patience_s = min(worker.patience_s, PAUSE_PATIENCE_S)
+        with contextlib.suppress(WorkerFailed, KeyboardInterrupt):
+            if not self._state:  # the method isn't there yet: nothing to save
+                return
+            steps = self._state["steps"]
+            worker.send("pause")
+            worker.send("save", folder=str(checkpoint.begin(self._checkpoints)))
+            while (message := worker.receive())["type"] != "saved":
+                pass
+            self._state = message["state"]
+            if self._state["steps"] > steps or checkpoint.newest(self._checkpoints)[0] is None:
+                checkpoint.commit(self._checkpoints, self._state)
+                self.folder.append_event("saved", steps=self._state["steps"])
+            worker.stop()
+
+    @property
+    def _checkpoints(self) -> Path:
+        path = self.folder.path / "checkpoint"
+        path.mkdir(exist_ok=True)
+        return path
+
+    def _note_progress(self, message: dict[str, Any], at_least_every_s: float) -> None:
+        self._state = message["state"]
+        self._fraction = self.asked.budget.fraction(self._state)
+        self.watcher.run_progress(self.folder.id, self._fraction, self._state, message["info"])
+        now = time.monotonic()
+        if now - self._told >= at_least_every_s:
+            self._told = now
+            self.folder.append_event("progress", **self._state, **_without(message["info"], self._state))
+            self.record.set_progress(self.folder.id, self._state, self._fraction)
+
+    def _change_state(self, state: State, cause: str | None = None) -> None:
+        self.folder.append_event("state", state=state.value, cause=cause)
+        self.record.set_state(self.folder.id, state, time.time(), cause)
+        if self._state:
+            self.record.set_progress(self.folder.id, self._state, self._fraction)
+
+    def _await(self, worker: WorkerProcess, kind: str) -> dict[str, Any]:
+        message = worker.receive()
+        self._expect(message, kind)
+        return message
+
+    @staticmethod
+    def _expect(message: dict[str, Any], kind: str) -> None:
+        if message["type"] != kind:
+            raise WorkerFailed(f"the worker said {message['type']!r} where {kind!r} was due")
+
+
+def _without(info: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """What a step said, less what would overwrite the worker's own account of itself."""
+    return {key: value for key, value in info.items() if key not in state and key not in ("time", "type")}
+
