@@ -5,10 +5,13 @@ Everything in it comes from the record; nothing is left out: a run that failed i
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import Any
 
 from .bench import Bench
 from .captures.capture import Capture
+from .errors import TurntableError, unknown_name
 from .record import RunRow, Score
 from .tasks.metrics import metrics
 from .tasks.summary import summarise
@@ -82,3 +85,48 @@ def summaries(scores: list[Score]) -> dict[str, Any]:
         )
         for name, per_item in found.items()
     }
+
+
+def only_capture(bench: Bench) -> Capture:
+    """The bench's capture, where no name was given.
+
+    Raises:
+        TurntableError: there is none, or more than one to choose from.
+    """
+    captures = bench.captures()
+    if len(captures) != 1:
+        names = ", ".join(captures) or "none yet; add one with turntable compare or capture add"
+        raise TurntableError(f"A capture must be named where a bench has not just one; {bench.folder} has: {names}.")
+    return next(iter(captures.values()))
+
+
+def find_document(bench: Bench, what: str | None) -> dict[str, Any]:
+    """The document of the capture called ``what``, of the run with that id, or of the only capture.
+
+    Raises:
+        TurntableError: nobody knows it.
+    """
+    if what is None:
+        return capture_document(bench, only_capture(bench))
+    captures = bench.captures()
+    if what in captures:
+        return capture_document(bench, captures[what])
+    row = bench.record.run(what)
+    if row is None:
+        raise unknown_name("capture or run", what, [*captures, *(row.id for row in bench.record.runs())])
+    return capture_document(bench, bench.capture(row.capture), [row])
+
+
+def score_table(bench: Bench, document: dict[str, Any]) -> str:
+    """Every single score of a document's runs as CSV, at every mark."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["capture", "run", "method", "seed", "state", "mark", "steps", "device_seconds", "metric", "item", "value"]
+    )
+    for run in document["runs"]:
+        head = [document["capture"], run["id"], run["method"], run["seed"], run["state"]]
+        for score in bench.record.scores(run["id"]):
+            row = [score.mark, score.steps, score.device_seconds, score.metric, score.item, score.value]
+            writer.writerow(head + row)
+    return text.getvalue()

@@ -1,0 +1,209 @@
+"""Options that several verbs share, and how every verb ends: see :func:`verb`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from ..errors import TurntableError, disk_error
+
+if TYPE_CHECKING:
+    from ..captures.build import CaptureOptions
+    from ..jobs import RunRequest
+
+DONE, WRONG, FAILED, INTERRUPTED = 0, 2, 3, 130
+
+_Verb = TypeVar("_Verb", bound=Callable[..., Any])
+
+BenchOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bench",
+        metavar="DIR",
+        help="The bench; else $TURNTABLE_BENCH, else the nearest folder upward with a bench.toml, else ./bench.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+MethodsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-m", "--method", metavar="METHOD", help="A method's name or folder; may be repeated. Default: nearest and splat."
+    ),
+]
+BudgetOption = Annotated[
+    str, typer.Option("--budget", metavar="2m|2000steps", help="Device time or steps for each run.")
+]
+SeedsOption = Annotated[int, typer.Option("--seeds", metavar="N", help="So many runs per method, seeds 0, 1, …")]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where the runs train: cpu or cuda:<number>.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="[METHOD.]NAME=VALUE", help="A method's setting (see method show); repeatable."),
+]
+PatienceOption = Annotated[
+    float, typer.Option("--patience", metavar="SECONDS", help="A method that says nothing for so long counts as hung.")
+]
+LpipsOption = Annotated[
+    Path | None,
+    typer.Option("--lpips-weights", metavar="FILE", help="Score LPIPS too, with these local weights.", show_default=False),
+]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Make new runs even where the same was asked before.")]
+
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="The capture's name.", show_default="the source's")
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="photos, colmap, transforms, llff or middlebury; else recognised by what lies in the folder.",
+        show_default=False,
+    ),
+]
+LongSideOption = Annotated[
+    int | None,
+    typer.Option("--long-side", metavar="PX", help="Resize photos to this longer side.", show_default="as they are"),
+]
+BackgroundOption = Annotated[
+    str, typer.Option("--background", metavar="COLOUR", help="What alpha is composited onto: white, black or #rrggbb.")
+]
+EveryOption = Annotated[
+    int, typer.Option("--every", metavar="N", help="Every N-th view by name is held out, the first included.")
+]
+AcceptPosesOption = Annotated[
+    bool, typer.Option("--accept-poses", help="Go on even where the poses found for raw photos are doubtful.")
+]
+MatchingOption = Annotated[
+    str, typer.Option("--matching", help="Raw photos: exhaustive, sequential or auto.")
+]
+MapperOption = Annotated[str, typer.Option("--mapper", help="Raw photos: incremental or global.")]
+FramesOption = Annotated[int, typer.Option("--frames", metavar="N", help="Video: how many frames to take.")]
+PoseSeedOption = Annotated[int, typer.Option("--pose-seed", metavar="N", help="Seed for finding poses.")]
+
+
+def verb(function: _Verb) -> _Verb:
+    """How every verb ends: an error is one line and status 2, an interruption says how to go on (130)."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            return function(*args, **kwargs)
+        except TurntableError as error:
+            if kwargs.get("debug"):
+                raise
+            fail(str(error))
+        except OSError as error:
+            if kwargs.get("debug"):
+                raise
+            fail(str(disk_error(error, "a file")))
+        except KeyboardInterrupt:
+            say("Interrupted. Nothing is lost: the same command goes on from here.")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run  # type: ignore[return-value]  # wraps keeps the signature, which Typer reads
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def fail(text: str) -> None:
+    """Print an error and end with status 2."""
+    say(f"turntable: {text}")
+    raise typer.Exit(WRONG)
+
+
+def say(text: str) -> None:
+    """Print a line for the user on standard error."""
+    typer.echo(text, err=True)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on standard output."""
+    json.dump(document, sys.stdout, ensure_ascii=False, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def parse_background(text: str) -> tuple[float, float, float]:
+    """``white``, ``black`` or ``#rrggbb`` as sRGB in [0, 1].
+
+    Raises:
+        TurntableError: anything else.
+    """
+    named = {"white": "#ffffff", "black": "#000000"}
+    digits = named.get(text.lower(), text).removeprefix("#")
+    try:
+        if len(digits) != 6:
+            raise ValueError
+        red, green, blue = bytes.fromhex(digits)
+    except ValueError:
+        raise TurntableError(f"--background takes white, black or #rrggbb, not {text!r}.") from None
+    return red / 255, green / 255, blue / 255
+
+
+def capture_options(
+    name: str | None,
+    format: str | None,
+    long_side: int | None,
+    background: str,
+    every: int,
+    accept_poses: bool,
+    matching: str,
+    mapper: str,
+    frames: int,
+    pose_seed: int,
+) -> CaptureOptions:
+    """The options of a capture, from the command line's."""
+    from ..captures.build import CaptureOptions
+
+    return CaptureOptions(
+        name=name,
+        format=format,
+        long_side=long_side,
+        background=parse_background(background),
+        every=every,
+        seed=pose_seed,
+        accept_poses=accept_poses,
+        matching=matching,
+        mapper=mapper,
+        frames=frames,
+    )
+
+
+def run_request(
+    methods: list[str] | None,
+    budget: str,
+    seeds: int,
+    device: str,
+    settings: list[str] | None,
+    patience: float,
+    lpips_weights: Path | None,
+    fresh: bool,
+) -> RunRequest:
+    """What is asked of methods, from the command line's options."""
+    from ..jobs import RunRequest
+    from ..run import Budget
+    from ..turns.supervisor import Patience
+
+    if not patience > 0:
+        raise TurntableError(f"--patience is a number of seconds above 0, not {patience:g}.")
+    return RunRequest(
+        methods=tuple(methods or ("nearest", "splat")),
+        budget=Budget.parse(budget),
+        seeds=seeds,
+        device=device,
+        settings=tuple(settings or ()),
+        patience=Patience(message_s=patience),
+        lpips_weights=lpips_weights,
+        fresh=fresh,
+    )

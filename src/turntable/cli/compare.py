@@ -1,0 +1,62 @@
+"""``turntable compare``: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import _options as o
+
+
+@o.verb
+def compare(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE…",
+            help="Photos, a video, COLMAP, transforms.json, LLFF or Middlebury; or the name of a capture of the bench.",
+        ),
+    ],
+    methods: o.MethodsOption = None,
+    budget: o.BudgetOption = "2m",
+    seeds: o.SeedsOption = 1,
+    long_side: o.LongSideOption = None,
+    every: o.EveryOption = 8,
+    background: o.BackgroundOption = "white",
+    name: o.NameOption = None,
+    format: o.FormatOption = None,
+    accept_poses: o.AcceptPosesOption = False,
+    matching: o.MatchingOption = "auto",
+    mapper: o.MapperOption = "incremental",
+    frames: o.FramesOption = 60,
+    pose_seed: o.PoseSeedOption = 0,
+    device: o.DeviceOption = "cpu",
+    settings: o.SetOption = None,
+    patience: o.PatienceOption = 600.0,
+    lpips_weights: o.LpipsOption = None,
+    fresh: o.FreshOption = False,
+    bench: o.BenchOption = None,
+    as_json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Photos in, every held-out view out: makes the capture, runs the methods, scores and writes the page.
+
+    Interrupted or killed, the same command goes on from the last checkpoint; done, it answers from what it has.
+    """
+    from ..bench import Bench
+    from ..jobs import compare as do
+    from ..results import capture_document
+    from ._ending import end_comparisons
+    from ._progress import watching
+
+    request = o.run_request(methods, budget, seeds, device, settings, patience, lpips_weights, fresh)
+    options = o.capture_options(
+        name, format, long_side, background, every, accept_poses, matching, mapper, frames, pose_seed
+    )
+    place = Bench.find(bench)
+    with watching() as watcher:
+        done = [do(place, Path(source), options, request, watcher) for source in sources]
+    documents = [capture_document(place, comparison.capture) for comparison in done]
+    end_comparisons(done, documents, as_json)

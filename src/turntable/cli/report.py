@@ -1,0 +1,37 @@
+"""``turntable report``: the page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import _options as o
+
+
+@o.verb
+def report(
+    capture: Annotated[
+        str | None, typer.Argument(help="A capture's name; may be left out if there is only one.")
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    bench: o.BenchOption = None,
+    as_json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Write the page of a capture: every held-out view of every run, worst first. Prints its path."""
+    from ..bench import Bench
+    from ..report.collect import write_page
+    from ..results import only_capture
+    from ._progress import watching
+
+    place = Bench.find(bench)
+    chosen = place.capture(capture) if capture else only_capture(place)
+    with watching() as watcher:
+        page = write_page(place, chosen, watcher)
+    if as_json:
+        o.print_json({"page": str(page)})
+    else:
+        typer.echo(f"page: {page}")
+    if open_it:
+        typer.launch(page.as_uri())

@@ -1,0 +1,38 @@
+"""``turntable run``: queue runs on a capture and work through them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import _options as o
+
+
+@o.verb
+def run(
+    capture: Annotated[str, typer.Argument(help="A capture's name (see capture list).")],
+    methods: o.MethodsOption = None,
+    budget: o.BudgetOption = "2m",
+    seeds: o.SeedsOption = 1,
+    device: o.DeviceOption = "cpu",
+    settings: o.SetOption = None,
+    patience: o.PatienceOption = 600.0,
+    lpips_weights: o.LpipsOption = None,
+    fresh: o.FreshOption = False,
+    bench: o.BenchOption = None,
+    as_json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Run methods on a capture of the bench, score every held-out view and write the page."""
+    from ..bench import Bench
+    from ..jobs import compare_capture
+    from ..results import capture_document
+    from ._ending import end_comparisons
+    from ._progress import watching
+
+    request = o.run_request(methods, budget, seeds, device, settings, patience, lpips_weights, fresh)
+    place = Bench.find(bench)
+    with watching() as watcher:
+        done = compare_capture(place, place.capture(capture), request, watcher)
+    end_comparisons([done], [capture_document(place, done.capture, done.runs)], as_json)

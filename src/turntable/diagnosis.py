@@ -1,0 +1,116 @@
+"""``doctor``: what this machine and this bench can do, what they can't, and why."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+
+from . import machine
+from .bench import Bench
+from .errors import TurntableError
+
+SMALL_DISK_BYTES = 2 * 2**30
+"""A capture of 500 photos with a few runs needs about this much."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: whether it is good, and what follows, in words."""
+
+    what: str
+    good: bool
+    text: str
+
+
+def examine(bench: Bench) -> list[Finding]:
+    """Everything that a user may want to know before a long job."""
+    described = machine.describe()
+    findings = [
+        Finding("Python", sys.version_info >= (3, 10), described["python"]),
+        Finding("processor", True, described["processor"]),
+        Finding("memory", True, described["memory"]),
+        Finding("system", True, described["system"]),
+        _graphics(),
+        _poses(),
+        _kernels(),
+        _package("av", "frames of videos", "a video can't be a source"),
+        _package("flip-evaluator", "the score flip", "nothing can be scored"),
+        _program("bwrap", "bubblewrap", "not used yet: methods run unprotected, with your rights and network"),
+        _program("uv", "uv", "not used yet: methods run in Turntable's own environment"),
+        _bench(bench),
+        _disk(bench),
+    ]
+    return [*findings, *_damaged(bench)]
+
+
+def _graphics() -> Finding:
+    cards = machine.graphics_cards()
+    if not cards:
+        return Finding("GPU", False, "nvidia-smi finds none; the built-in methods run on the CPU")
+    return Finding("GPU", True, f"{'; '.join(cards)} (the built-in methods run on the CPU all the same)")
+
+
+def _poses() -> Finding:
+    try:
+        import pycolmap
+    except ImportError as error:
+        return Finding("poses", False, f"pycolmap can't be imported ({error}): no raw photos, no undistortion")
+    cuda = "with CUDA" if pycolmap.has_cuda else "on the CPU"
+    return Finding("poses", True, f"pycolmap {pycolmap.__version__}, {cuda}")
+
+
+def _kernels() -> Finding:
+    # A process of its own: a kernel that this processor can't run must not take the doctor with it.
+    code = "from turntable.methods.splat import kernels; print(kernels.describe())"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        last = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]
+        return Finding("kernels of splat", False, f"can't be loaded: {last}")
+    return Finding("kernels of splat", True, answer.stdout.strip())
+
+
+def _package(name: str, gives: str, otherwise: str) -> Finding:
+    try:
+        return Finding(gives, True, f"{name} {metadata.version(name)}")
+    except metadata.PackageNotFoundError:
+        return Finding(gives, False, f"package {name} is missing: {otherwise}")
+
+
+def _program(command: str, name: str, text: str) -> Finding:
+    found = shutil.which(command)
+    return Finding(name, found is not None, f"{found or 'not found'}; {text}")
+
+
+def _bench(bench: Bench) -> Finding:
+    if not bench.exists:
+        return Finding("bench", True, f"{bench.folder}: not made yet")
+    try:
+        bench.make()
+        captures, runs = len(bench.captures()), len(bench.record.runs())
+    except TurntableError as error:
+        return Finding("bench", False, str(error))
+    return Finding("bench", True, f"{bench.folder}: {captures} captures, {runs} runs")
+
+
+def _disk(bench: Bench) -> Finding:
+    place = bench.folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    return Finding("disk", free >= SMALL_DISK_BYTES, f"{free / 2**30:.1f} GiB free at {place}")
+
+
+def _damaged(bench: Bench) -> list[Finding]:
+    """Runs of the record whose folders can't be read."""
+    if not bench.exists:
+        return []
+    findings = []
+    for row in bench.record.runs():
+        try:
+            bench.run_folder(row.id).asked()
+        except TurntableError as error:
+            findings.append(Finding(f"run {row.id}", False, str(error)))
+    return findings

@@ -1,0 +1,84 @@
+"""Exporting what a run has made: its method, loaded from the newest checkpoint, writes the files itself."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .bench import Bench
+from .errors import TurntableError, disk_error
+from .methods.spec import Method
+from .tasks.views import ViewsTask
+from .turns import checkpoint
+from .turns.process import WorkerFailed, WorkerProcess
+from .turns.watcher import Watcher
+
+PATIENCE_S = 600.0
+
+
+def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher) -> Path:
+    """Write a run's result as a file of the kind ``form`` (its suffix without the dot).
+
+    Args:
+        bench: where the run is.
+        run: its id.
+        form: ``ply``, ``spz`` or whatever the method exports.
+        out: where to; ``<run>.<form>`` in the working folder if None.
+        watcher: told how it goes.
+
+    Returns:
+        The file written.
+
+    Raises:
+        TurntableError: no such run, no checkpoint yet, or the method writes no such file.
+    """
+    folder = bench.run_folder(run)
+    asked = folder.asked()
+    method = Method.load(Path(asked.method_folder))
+    saved, _ = checkpoint.newest(folder.path / "checkpoint")
+    if saved is None:
+        raise TurntableError(f"Run {run} has no checkpoint to export yet; let it run first (turntable run).")
+    target = (out or Path(f"{run}.{form}")).expanduser().resolve()
+    if not target.parent.is_dir():
+        raise TurntableError(f"--out needs a folder that exists; there is no {target.parent}.")
+    lock = folder.lock()
+    if lock is None:
+        raise TurntableError(f"Run {run} is being worked on by another turntable; wait for that one.")
+    try:
+        with lock, TemporaryDirectory(dir=folder.path, prefix=".export-") as scratch:
+            with folder.log_path.open("ab") as log:
+                worker = WorkerProcess(sys.executable, folder.path, log, lock, PATIENCE_S)
+                try:
+                    worker.greet()
+                    worker.send(
+                        "init",
+                        method={"folder": str(method.folder), "entry": method.run["entry"]},
+                        settings=asked.settings,
+                        seed=asked.seed,
+                        device=asked.device,
+                        budget={"steps": asked.budget.steps, "device_seconds": asked.budget.device_seconds},
+                        checkpoint=str(saved.folder),
+                        state=saved.state,
+                        **ViewsTask(bench.capture(asked.capture), {}).inputs(),
+                    )
+                    worker.receive()
+                    watcher.note(f"{run}: exporting")
+                    worker.send("export", folder=scratch)
+                    files = worker.receive()["files"]
+                    worker.stop()
+                finally:
+                    worker.end()
+            matching = [name for name in files if name.endswith(f".{form}")]
+            if not matching:
+                kinds = ", ".join(sorted({Path(name).suffix[1:] for name in files})) or "nothing"
+                raise TurntableError(f"Method {asked.method} exports {kinds}, not {form!r}; choose with --as.")
+            aside = target.with_name(f".{target.name}.tmp")
+            shutil.copyfile(Path(scratch) / matching[0], aside)
+            aside.replace(target)
+    except WorkerFailed as failure:
+        raise TurntableError(f"Run {run} can't be exported: {failure}. See {folder.log_path}.") from failure
+    except OSError as error:
+        raise disk_error(error, str(target)) from error
+    return target

@@ -1,0 +1,93 @@
+"""Gathering what the page shows of a capture: every run of it, whatever became of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ..bench import Bench
+from ..captures.capture import Capture
+from ..machine import describe, versions
+from ..record import RunRow
+from ..results import run_document
+from ..tasks.metrics import metrics
+from ..turns.watcher import Watcher
+from .data import MetricInfo, ReportData, ReportRun
+from .page import build_page
+
+LOG_LINES = 30
+
+
+def write_page(bench: Bench, capture: Capture, watcher: Watcher) -> Path:
+    """Write the page of ``capture`` into the bench's ``reports/``; the path of its ``index.html``.
+
+    Raises:
+        TurntableError: the bench can't be read or written.
+    """
+    return build_page(
+        collect(bench, capture),
+        bench.reports_folder / capture.name,
+        lambda done, total: watcher.capture_progress("page", done, total),
+    )
+
+
+def collect(bench: Bench, capture: Capture) -> ReportData:
+    """Everything that the page of ``capture`` shows."""
+    rows = bench.record.runs(capture=capture.name)
+    runs = [_run(bench, row) for row in rows]
+    return ReportData(
+        capture=capture,
+        runs=runs,
+        metrics=_metrics(bench, rows),
+        machine=describe(),
+        versions=versions(),
+        command=bench.run_folder(rows[-1].id).asked().command if rows else None,
+        created=time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    )
+
+
+def _run(bench: Bench, row: RunRow) -> ReportRun:
+    folder = bench.run_folder(row.id)
+    asked = folder.asked()
+    document = run_document(bench, row)
+    method = bench.methods().get(row.method)
+    return ReportRun(
+        id=row.id,
+        method=row.method,
+        title=method.title if method else row.method,
+        license=method.license if method else "",
+        paper=method.paper if method else None,
+        seed=asked.seed,
+        state=row.state.value,
+        cause=row.cause,
+        settings=asked.settings,
+        budget=str(asked.budget),
+        device=row.device,
+        device_seconds=row.device_seconds,
+        setup_seconds=row.setup_seconds,
+        steps=row.steps,
+        peak_memory_bytes=row.peak_memory_bytes,
+        scores=document["scores"],
+        curve=document["curve"],
+        views_folder=folder.path / "views",
+        log_tail=folder.log_tail(LOG_LINES),
+    )
+
+
+def _metrics(bench: Bench, rows: list[RunRow]) -> list[MetricInfo]:
+    """The metrics that any of the runs was scored by, in the order that Turntable lists them."""
+    known = metrics()
+    definitions = {score.metric: score.definition for row in rows for score in bench.record.scores(row.id)}
+    infos = []
+    for name in sorted(definitions, key=lambda name: ([*known, name].index(name), name)):
+        metric = known.get(name)
+        infos.append(
+            MetricInfo(
+                name=name,
+                title=metric.title if metric else name.upper(),
+                unit=metric.unit if metric else "",
+                higher_is_better=metric.higher_is_better if metric else False,  # LPIPS is the only other one
+                definition=definitions[name],
+            )
+        )
+    return infos
