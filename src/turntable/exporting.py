@@ -13,6 +13,7 @@ from .methods.spec import Method
 from .tasks.views import ViewsTask
 from .turns import checkpoint
 from .turns.process import WorkerFailed, WorkerProcess
+from .turns.supervisor import start_method
 from .turns.watcher import Watcher
 
 PATIENCE_S = 600.0
@@ -52,21 +53,11 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
                 worker = WorkerProcess(sys.executable, folder.path, log, lock, PATIENCE_S)
                 try:
                     worker.greet()
-                    worker.send(
-                        "init",
-                        method={"folder": str(method.folder), "entry": method.run["entry"]},
-                        settings=asked.settings,
-                        seed=asked.seed,
-                        device=asked.device,
-                        budget={"steps": asked.budget.steps, "device_seconds": asked.budget.device_seconds},
-                        checkpoint=str(saved.folder),
-                        state=saved.state,
-                        **ViewsTask(bench.capture(asked.capture), {}).inputs(),
-                    )
-                    worker.receive()
+                    inputs = ViewsTask(bench.capture(asked.capture), {}).inputs()
+                    start_method(worker, asked, method, saved, inputs)
                     watcher.note(f"{run}: exporting")
                     worker.send("export", folder=scratch)
-                    files = worker.receive()["files"]
+                    files = worker.await_("exported")["files"]
                     worker.stop()
                 finally:
                     worker.end()

@@ -65,8 +65,8 @@ class WorkerProcess:
         Raises:
             WorkerFailed: it doesn't start, or speaks another protocol.
         """
-        hello = self.receive()
-        if hello["type"] != "hello" or hello.get("protocol") != protocol.VERSION:
+        hello = self.await_("hello")
+        if hello.get("protocol") != protocol.VERSION:
             raise WorkerFailed(f"the worker speaks protocol {hello.get('protocol')!r}, not {protocol.VERSION}")
         self.send("hello", protocol=protocol.VERSION)
         return hello
@@ -104,6 +104,16 @@ class WorkerProcess:
             raise WorkerFailed(message["cause"])
         return message
 
+    def await_(self, kind: str) -> dict[str, Any]:
+        """The next message, which must be of this kind.
+
+        Raises:
+            WorkerFailed: as :meth:`receive`, or it is of another kind.
+        """
+        message = self.receive()
+        expect(message, kind)
+        return message
+
     def _raise_why_it_died(self) -> Any:
         # The socket closes a moment before the process can be waited for.
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -130,6 +140,16 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE_S)
         self.end()
+
+
+def expect(message: dict[str, Any], kind: str) -> None:
+    """Check that a message is of the kind that is due.
+
+    Raises:
+        WorkerFailed: it isn't.
+    """
+    if message["type"] != kind:
+        raise WorkerFailed(f"the worker said {message['type']!r} where {kind!r} was due")
 
 
 def describe_end(status: int | None, out_of_memory: bool) -> str:

@@ -19,7 +19,7 @@ from ..methods.spec import Method
 from ..record import Record, Score, State
 from ..run import Asked, RunFolder
 from . import checkpoint
-from .process import WorkerFailed, WorkerProcess
+from .process import WorkerFailed, WorkerProcess, expect
 from .watcher import Watcher
 
 MARKS = (0.125, 0.25, 0.5, 1.0)
@@ -154,18 +154,7 @@ class Supervisor:
             self.folder.append_event("damaged", detail=line)
             self.watcher.note(f"{self.folder.id}: {line}; going on from the one before")
         budget = self.asked.budget
-        worker.send(
-            "init",
-            method={"folder": str(self.method.folder), "entry": self.method.run["entry"]},
-            settings=self.asked.settings,
-            seed=self.asked.seed,
-            device=self.asked.device,
-            budget={"steps": budget.steps, "device_seconds": budget.device_seconds},
-            checkpoint=str(saved.folder) if saved else None,
-            state=saved.state if saved else None,
-            **self.task.inputs(),
-        )
-        self._state = self._await(worker, "ready")["state"]
+        self._state = start_method(worker, self.asked, self.method, saved, self.task.inputs())
         self._fraction = budget.fraction(self._state)
         self.folder.append_event("ready", resumed=saved is not None, **self._state)
         self.watcher.run_started(self.folder.id, self._fraction)
@@ -183,7 +172,7 @@ class Supervisor:
             worker.send("train", until=until)
             while (message := worker.receive())["type"] == "progress":
                 self._note_progress(message, at_least_every_s=1.0)
-            self._expect(message, "reached")
+            expect(message, "reached")
             self._note_progress(message, at_least_every_s=0.0)
             self._save(worker)
 
@@ -197,7 +186,7 @@ class Supervisor:
     def _save(self, worker: WorkerProcess) -> None:
         self.watcher.run_doing(self.folder.id, "saving", 0, 0)
         worker.send("save", folder=str(checkpoint.begin(self._checkpoints)))
-        message = self._await(worker, "saved")
+        message = worker.await_("saved")
         checkpoint.commit(self._checkpoints, message["state"])
         self.folder.append_event("saved", steps=message["state"]["steps"])
 
@@ -207,7 +196,7 @@ class Supervisor:
         worker.send("render", views=requests)
         while (message := worker.receive())["type"] == "rendering":
             self.watcher.run_doing(self.folder.id, "rendering", message["done"], message["total"])
-        self._expect(message, "rendered")
+        expect(message, "rendered")
         self.folder.append_event("rendered", mark=mark, views=len(requests), seconds=message["seconds"])
         new = self.task.score(
             self.folder.path,
@@ -265,15 +254,31 @@ class Supervisor:
         if self._state:
             self.record.set_progress(self.folder.id, self._state, self._fraction)
 
-    def _await(self, worker: WorkerProcess, kind: str) -> dict[str, Any]:
-        message = worker.receive()
-        self._expect(message, kind)
-        return message
 
-    @staticmethod
-    def _expect(message: dict[str, Any], kind: str) -> None:
-        if message["type"] != kind:
-            raise WorkerFailed(f"the worker said {message['type']!r} where {kind!r} was due")
+
+def start_method(
+    worker: WorkerProcess, asked: Asked, method: Method, saved: checkpoint.Checkpoint | None, inputs: dict[str, Any]
+) -> dict[str, Any]:
+    """Have a greeted worker make the method's object, from ``saved`` if there is a checkpoint.
+
+    Returns:
+        The worker's ``state``.
+
+    Raises:
+        WorkerFailed: the method can't be made.
+    """
+    worker.send(
+        "init",
+        method={"folder": str(method.folder), "entry": method.run["entry"]},
+        settings=asked.settings,
+        seed=asked.seed,
+        device=asked.device,
+        budget={"steps": asked.budget.steps, "device_seconds": asked.budget.device_seconds},
+        checkpoint=str(saved.folder) if saved else None,
+        state=saved.state if saved else None,
+        **inputs,
+    )
+    return worker.await_("ready")["state"]
 
 
 def _without(info: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
