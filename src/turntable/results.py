@@ -13,7 +13,7 @@ from .bench import Bench
 from .captures.capture import Capture
 from .errors import TurntableError, unknown_name
 from .record import RunRow, Score
-from .tasks.metrics import metrics
+from .tasks.metrics import higher_is_better
 from .tasks.summary import summarise
 
 
@@ -75,16 +75,10 @@ def run_document(bench: Bench, row: RunRow) -> dict[str, Any]:
 
 def summaries(scores: list[Score]) -> dict[str, Any]:
     """Per metric the summary of its scores; scores of one mark of one run."""
-    known = metrics()
     found: dict[str, dict[str, float]] = {}
     for score in scores:
         found.setdefault(score.metric, {})[score.item] = score.value
-    return {
-        name: summarise(
-            per_item, higher_is_better=known[name].higher_is_better if name in known else name != "lpips"
-        )
-        for name, per_item in found.items()
-    }
+    return {name: summarise(per_item, higher_is_better(name)) for name, per_item in found.items()}
 
 
 def only_capture(bench: Bench) -> Capture:

@@ -1,0 +1,70 @@
+"""Structural similarity (Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", 2004, eq. 13).
+
+Edges: a window that reaches over the picture's edge would need invented pixels. Implementations differ in what
+they invent (the original 3DGS pads with zeros, torchmetrics and scikit-image reflect), and average it in or crop
+it. Here only windows that lie wholly inside count, as in the original paper: the map is 10 pixels smaller
+on each side length. That equals scikit-image's and torchmetrics' values, which crop the same border away.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+WINDOW = 11
+SIGMA = 1.5
+K1, K2 = 0.01, 0.03
+
+DEFINITION = (
+    "SSIM per view: Gaussian window 11×11, σ 1.5, K1 0.01, K2 0.03, range 1, population variances, per RGB channel "
+    "on 8-bit sRGB values; mean over channels and over the windows that lie wholly inside the picture; under a mask "
+    "over those whose centre it counts."
+)
+
+
+def _window() -> np.ndarray:
+    offsets = np.arange(WINDOW) - WINDOW // 2
+    weights = np.exp(-(offsets**2) / (2 * SIGMA**2))
+    return weights / weights.sum()
+
+
+def _blur(planes: np.ndarray) -> np.ndarray:
+    """The Gaussian mean of every whole window of ``[H, W, …]``: ``[H − 10, W − 10, …]``."""
+    weights = _window()
+    height, width = planes.shape[0] - WINDOW + 1, planes.shape[1] - WINDOW + 1
+    rows = sum(weight * planes[i : i + height] for i, weight in enumerate(weights))
+    return sum(weight * rows[:, i : i + width] for i, weight in enumerate(weights))  # type: ignore[index, return-value]
+
+
+def ssim_map(photo: np.ndarray, rendering: np.ndarray) -> np.ndarray:
+    """SSIM of every whole window, ``float64[H − 10, W − 10, 3]``, of two ``uint8[H, W, 3]``.
+
+    Raises:
+        ValueError: the shapes differ, or a side is shorter than the window's 11 pixels.
+    """
+    if photo.shape != rendering.shape:
+        raise ValueError(f"pictures of one shape are compared, not {photo.shape} and {rendering.shape}")
+    if min(photo.shape[:2]) < WINDOW:
+        raise ValueError(f"SSIM needs pictures of at least {WINDOW}×{WINDOW} pixels, not {photo.shape[:2]}")
+    x, y = photo / 255.0, rendering / 255.0
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x = _blur(x * x) - mean_x**2
+    variance_y = _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    c1, c2 = K1**2, K2**2
+    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return numerator / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
+
+
+def ssim(photo: np.ndarray, rendering: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Mean SSIM of two ``uint8[H, W, 3]``, under ``bool[H, W]`` where given.
+
+    Raises:
+        ValueError: as :func:`ssim_map`, or the mask counts the centre of no whole window.
+    """
+    values = ssim_map(photo, rendering)
+    if mask is not None:
+        border = WINDOW // 2
+        values = values[mask[border:-border, border:-border]]
+        if values.size == 0:
+            raise ValueError("the mask counts the centre of no whole SSIM window")
+    return float(values.mean())
