@@ -1,0 +1,1 @@
+"""Captures: what was photographed. Knows nothing of methods."""

@@ -1,0 +1,424 @@
+"""Making a capture: everything is built aside and moved into place, or nothing is left.
+
+``source_hash`` covers the source's files and every option, so the same source is recognised before any work;
+``hash`` covers what methods and scores can depend on, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from ..errors import TurntableError
+from ..files import sha256_of, write_bytes, write_json
+from ..machine import usable_cores, versions
+from ..worker.ply import encode_points
+from ..worker.png import write_png
+from .capture import FORMAT, Capture
+from .formats import loader_for
+from .images import SMALLEST_SIDE, Prepared, Unusable, prepare
+from .source import LeftOut, Progress, Source, SourceOptions, SourceView
+from .split import split
+
+SMALLEST_COUNT = 2
+"""One photo to train on and one to be held out: the least that anything can be learned from."""
+
+ENOUGH_POINTS = 1
+"""A source with fewer sparse points than this has none, and they are triangulated."""
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """What a user may say about a capture; see the command line's help for each."""
+
+    name: str | None = None
+    format: str | None = None
+    long_side: int | None = None
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    every: int = 8
+    seed: int = 0
+    accept_poses: bool = False
+    matching: str = "auto"
+    mapper: str = "incremental"
+    frames: int = 60
+
+    def check(self) -> None:
+        """Refuse what can't be meant.
+
+        Raises:
+            TurntableError: with the rule and the value.
+        """
+        if self.long_side is not None and self.long_side < SMALLEST_SIDE:
+            raise TurntableError(f"--long-side is at least {SMALLEST_SIDE} pixels, not {self.long_side}.")
+        if self.every < 2:
+            raise TurntableError(f"--every is at least 2, so that something is left to train on; not {self.every}.")
+        if self.frames < 2:
+            raise TurntableError(f"--frames is at least 2, not {self.frames}.")
+        for option, value, known in (
+            ("--matching", self.matching, ("auto", "exhaustive", "sequential")),
+            ("--mapper", self.mapper, ("incremental", "global")),
+        ):
+            if value not in known:
+                raise TurntableError(f"{option} is one of {', '.join(known)}, not {value!r}.")
+        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
+            raise TurntableError(
+                f"--name takes up to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit; not {self.name!r}."
+            )
+
+
+def add_capture(
+    source: Path, captures: Path, options: CaptureOptions, progress: Progress | None = None
+) -> Capture:
+    """Make the capture of what lies at ``source``, or find the one that was made of it before.
+
+    Args:
+        source: a folder or a file.
+        captures: the folder that captures live in; it exists.
+        options: how.
+        progress: told how far it is.
+
+    Raises:
+        TurntableError: the source or an option is wrong; nothing is left behind.
+        OSError: ``captures`` can't be written; nothing is left behind.
+    """
+    progress = progress or Progress()
+    options.check()
+    source = source.expanduser().resolve()
+    loader = loader_for(source, options.format)
+    progress("reading", 0, 0)
+    identity = {"format": loader.FORMAT, "files": _file_hashes(source, loader)}
+    name = options.name or _name_from(source)
+    scratch = captures / f".loading-{os.getpid()}-{secrets.token_hex(4)}"
+
+    def load() -> Source:
+        scratch.mkdir()
+        return loader.load(source, _source_options(options, scratch, progress))
+
+    try:
+        return add_source(load, identity, captures, options, progress, name=name, path=str(source))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def add_source(
+    load: Callable[[], Source],
+    identity: dict[str, Any],
+    captures: Path,
+    options: CaptureOptions,
+    progress: Progress,
+    name: str | None = None,
+    path: str = "",
+) -> Capture:
+    """Make the capture of a source that code knows how to load.
+
+    Args:
+        load: called only where no capture of the same identity and options is there yet.
+        identity: JSON that stands for the source's content.
+        captures, options, progress: as for :func:`add_capture`.
+        name: what to call it where ``options`` gives no name.
+        path: where the source lies, for people.
+
+    Raises:
+        TurntableError, OSError: as :func:`add_capture`.
+    """
+    options.check()
+    sweep(captures)
+    settings = {key: value for key, value in asdict(options).items() if key not in ("name", "format")}
+    source_hash = _hash({"identity": identity, "settings": settings, "format": FORMAT})
+    existing = _existing(captures, source_hash, options.name)
+    if existing is not None:
+        return existing
+    wanted = options.name or name or "capture"
+    if options.name is not None and (captures / options.name).exists():
+        raise TurntableError(
+            f"There is another capture called {options.name!r} already, and captures never change. Choose another --name."
+        )
+    aside = captures / f".adding-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        aside.mkdir()
+        source = load()
+        document = _build(source, aside, options, progress)
+        document |= {
+            "source_hash": source_hash,
+            "source": {"format": source.format, "path": path, **identity},
+            "settings": settings,
+            "versions": versions(),
+        }
+        final = _free_name(captures, wanted)
+        write_json(aside / "capture.json", {"format": FORMAT, "name": final, **document})
+        aside.rename(captures / final)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Capture.load(captures / final)
+
+
+def sweep(captures: Path) -> None:
+    """Remove what killed processes left half made."""
+    for folder in captures.glob(".*-*-*"):
+        match = re.fullmatch(r"\.(adding|loading)-(\d+)-[0-9a-f]+", folder.name)
+        if match and not psutil.pid_exists(int(match[2])):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def safe_file_name(name: str) -> str:
+    """The file name, without suffix, for a view's name: separators and unprintable characters become ``_``."""
+    return re.sub(r"[^\w.\-+ ()]", "_", name.replace("/", "__"))[:200] or "_"
+
+
+def _build(source: Source, folder: Path, options: CaptureOptions, progress: Progress) -> dict[str, Any]:
+    left_out = list(source.left_out)
+    (folder / "images").mkdir()
+    (folder / "masks").mkdir()
+    views = sorted(source.views, key=lambda view: view.name)
+    _check_names(views)
+    files = _file_names([view.name for view in views])
+    cameras, origins, alphas = {}, {}, []
+    for view, result in zip(views, _prepare_all(views, files, folder, options, progress), strict=True):
+        if isinstance(result, LeftOut):
+            left_out.append(result)
+            continue
+        cameras[view.name] = result.camera
+        alphas.append(result.has_alpha)
+        origins[view.name] = {
+            "path": str(view.image_path),
+            "sha256": sha256_of(view.image_path),
+            "width": result.original[0],
+            "height": result.original[1],
+        }
+    usable = [view for view in views if view.name in cameras]
+    if len(usable) < SMALLEST_COUNT:
+        raise TurntableError(_too_few(usable, left_out))
+    held_out = split([view.name for view in usable], [view.held_out for view in usable], options.every)
+    entries = [
+        {
+            "name": view.name,
+            "camera": cameras[view.name].to_json(),
+            "image": f"images/{files[view.name]}.png",
+            "mask": f"masks/{files[view.name]}.png" if view.mask_path else None,
+            "held_out": out,
+            "origin": origins[view.name],
+        }
+        for view, out in zip(usable, held_out, strict=True)
+    ]
+    document: dict[str, Any] = {
+        "background": list(options.background),
+        "has_alpha": any(alphas),
+        "views": entries,
+        "left_out": [asdict(entry) for entry in sorted(left_out, key=lambda entry: entry.name)],
+        "notes": [*source.notes, *_duplicates(entries)],
+        "poses": source.poses,
+    }
+    document["points"] = _write_points(source, folder, document, options, progress)
+    document["truth"] = _copy_truth(source, folder)
+    document["hash"] = _content_hash(document, folder)
+    return document
+
+
+def _prepare_all(
+    views: Sequence[SourceView], files: dict[str, str], folder: Path, options: CaptureOptions, progress: Progress
+) -> list[Prepared | LeftOut]:
+    def one(view: SourceView) -> Prepared | LeftOut:
+        try:
+            prepared = prepare(view, options.background, options.long_side)
+        except Unusable as reason:
+            return LeftOut(view.name, str(reason))
+        write_png(folder / "images" / f"{files[view.name]}.png", prepared.image)
+        if prepared.mask is not None:
+            write_png(folder / "masks" / f"{files[view.name]}.png", prepared.mask)
+        # The pixels are on the disk: 500 photos of 12 megapixels would not fit in memory.
+        empty = np.zeros((0, 0, 3), np.uint8)
+        return Prepared(empty, None, prepared.camera, prepared.has_alpha, prepared.original)
+
+    results: list[Prepared | LeftOut] = []
+    with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
+        try:
+            for done, result in enumerate(pool.map(one, views), 1):
+                results.append(result)
+                progress("photos", done, len(views))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return results
+
+
+def _write_points(
+    source: Source, folder: Path, document: dict[str, Any], options: CaptureOptions, progress: Progress
+) -> dict[str, Any] | None:
+    """Write ``points.ply``; what ``capture.json`` says of it. Points that only held-out views saw are dropped."""
+    training = {view["name"] for view in document["views"] if not view["held_out"]}
+    points, colours = source.points, source.point_colours
+    if points is not None and len(points) >= ENOUGH_POINTS:
+        kept = np.isfinite(points).all(1)
+        if source.point_views is not None:
+            seen = np.array([len(training.intersection(names)) >= 2 for names in source.point_views])
+            kept &= seen
+        if colours is None:
+            colours = np.full((len(points), 3), 128, np.uint8)
+        points, colours = points[kept], colours[kept]
+        about: dict[str, Any] = {"from": source.format, "dropped": int((~kept).sum())}
+    else:
+        points, colours, about = _triangulate(folder, document, options, progress)
+    if len(points) == 0:
+        return None
+    write_bytes(folder / "points.ply", encode_points(points, colours))
+    return {"count": len(points), **about}
+
+
+def _triangulate(
+    folder: Path, document: dict[str, Any], options: CaptureOptions, progress: Progress
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    from .triangulate import triangulate
+
+    views = Capture(folder, document).training
+    scratch = folder / "triangulation"
+    scratch.mkdir()
+    found = triangulate(list(views), scratch, options.seed, progress)
+    shutil.rmtree(scratch)
+    about: dict[str, Any] = {"from": "triangulated from the known poses, training views only"}
+    if len(found.points):
+        about |= {"median_reprojection_px": found.reprojection_px, "median_track_length": found.track_length}
+    else:
+        document["notes"].append(found.note)
+    return found.points, found.colours, about
+
+
+def _copy_truth(source: Source, folder: Path) -> dict[str, str]:
+    copied = {}
+    for name, path in sorted(source.truth.items()):
+        target = folder / "truth" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        copied[name] = sha256_of(target)
+    return copied
+
+
+def _duplicates(entries: Sequence[dict[str, Any]]) -> list[str]:
+    """A note for each group of photos that are the same file: their scores are not independent."""
+    by_hash: dict[str, list[str]] = {}
+    for entry in entries:
+        by_hash.setdefault(entry["origin"]["sha256"], []).append(entry["name"])
+    return [f"The same photo stands under several names: {', '.join(names)}." for names in by_hash.values() if len(names) > 1]
+
+
+def _too_few(usable: Sequence[SourceView], left_out: Sequence[LeftOut]) -> str:
+    reasons = "".join(f" {entry.name}: {entry.why};" for entry in left_out[:5])
+    more = f" and {len(left_out) - 5} more;" if len(left_out) > 5 else ""
+    detail = f" Left out:{reasons}{more}" if left_out else ""
+    return (
+        f"A capture needs at least {SMALLEST_COUNT} usable photos, one to train on and one to hold out; "
+        f"this source has {len(usable)}.{detail.rstrip(';')}"
+    )
+
+
+def _check_names(views: Sequence[SourceView]) -> None:
+    seen: set[str] = set()
+    for view in views:
+        if view.name in seen:
+            raise TurntableError(f"Every view needs a name of its own, but {view.name!r} stands there twice.")
+        seen.add(view.name)
+
+
+def _file_names(names: Sequence[str]) -> dict[str, str]:
+    """A safe file name for each view, unique even where the file system ignores case."""
+    taken: set[str] = set()
+    files = {}
+    for name in names:
+        file = base = safe_file_name(name)
+        number = 1
+        while file.lower() in taken:
+            number += 1
+            file = f"{base}~{number}"
+        taken.add(file.lower())
+        files[name] = file
+    return files
+
+
+def _name_from(source: Path) -> str:
+    base = source.stem if source.is_file() else source.name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip(".-_")[:48]
+    return name or "capture"
+
+
+def _free_name(captures: Path, wanted: str) -> str:
+    name, number = wanted, 1
+    while (captures / name).exists():
+        number += 1
+        name = f"{wanted}-{number}"
+    return name
+
+
+def _existing(captures: Path, source_hash: str, name: str | None) -> Capture | None:
+    for path in sorted(captures.glob("*/capture.json")):
+        if path.parent.name.startswith("."):
+            continue
+        with contextlib.suppress(TurntableError):  # a damaged capture is no answer; capture list names it
+            capture = Capture.load(path.parent)
+            if capture.source_hash == source_hash and name in (None, capture.name):
+                return capture
+    return None
+
+
+def _source_options(options: CaptureOptions, scratch: Path, progress: Progress) -> SourceOptions:
+    return SourceOptions(
+        scratch=scratch,
+        seed=options.seed,
+        accept_poses=options.accept_poses,
+        matching=options.matching,
+        mapper=options.mapper,
+        frames=options.frames,
+        progress=progress,
+    )
+
+
+def _file_hashes(source: Path, loader: Any) -> dict[str, str]:
+    """sha256 of every file that the source may be made of, by its path within it.
+
+    All files of the folder that are pictures or that the loader reads count: a photo that is added makes another
+    source even where the cameras don't name it yet.
+    """
+    if source.is_file() and source.suffix != ".json":
+        return {source.name: sha256_of(source)}
+    root = source.parent if source.is_file() else source
+    pictures = {path for path in root.rglob("*") if path.suffix.lower() in PICTURES and path.is_file()}
+    extra = set(loader.source_files(source)) if hasattr(loader, "source_files") else set()
+    files = sorted(pictures | extra)
+    with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
+        hashes = list(pool.map(sha256_of, files))
+    return {os.path.relpath(path, root): digest for path, digest in zip(files, hashes, strict=True)}
+
+
+PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic"}
+
+
+def _hash(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _content_hash(document: dict[str, Any], folder: Path) -> str:
+    """The hash of all that methods and scores can depend on; not of where the photos came from."""
+    views = [
+        {
+            "name": view["name"],
+            "camera": view["camera"],
+            "held_out": view["held_out"],
+            "image": sha256_of(folder / view["image"]),
+            "mask": sha256_of(folder / view["mask"]) if view["mask"] else None,
+        }
+        for view in document["views"]
+    ]
+    points = sha256_of(folder / "points.ply") if document["points"] else None
+    background = document["background"]
+    return _hash({"views": views, "points": points, "background": background, "has_alpha": document["has_alpha"]})

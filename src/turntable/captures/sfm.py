@@ -1,0 +1,135 @@
+"""The steps of structure from motion that poses and triangulation share: features, matches, and quiet.
+
+Everything is seeded, and single-threaded where more threads would change the result from run to run.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .source import Progress
+
+MAX_SIFT_SIDE = 1600
+"""Pixels; bigger photos are made smaller for finding features: more than enough for poses, and four times quicker."""
+
+BATCH_PAIRS = 60
+"""Pairs matched between two reports of progress (and two chances for Ctrl-C)."""
+
+SEQUENTIAL_OVERLAP = 12
+"""In a sequence each photo is matched with so many that follow."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pycolmap's chatter off the terminal: what matters of it comes back as numbers."""
+    import pycolmap
+
+    before = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = pycolmap.logging.Level.FATAL.value
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = before
+
+
+def extract(
+    database: Path,
+    photos: Path,
+    names: Sequence[str],
+    masks: Path | None,
+    progress: Progress,
+    camera_model: str = "PINHOLE",
+    shared: bool = False,
+) -> None:
+    """SIFT features of every photo into ``database``.
+
+    Args:
+        database: made if it isn't there.
+        photos: the folder of ``names``.
+        names: in the order of their image ids.
+        masks: a folder of ``<name>.png``, or None.
+        progress: told after every photo.
+        camera_model: of the cameras that are guessed from EXIF or 1.2 times the longer side.
+        shared: whether one camera took all photos.
+    """
+    import pycolmap
+
+    options = pycolmap.FeatureExtractionOptions()
+    options.max_image_size = MAX_SIFT_SIDE
+    options.use_gpu = False  # other bits than on the CPU, and not on every machine
+    # Small photos: a lower contrast threshold than COLMAP's finds half as many points again; matching sorts them.
+    options.sift.peak_threshold = 0.004
+    reader = pycolmap.ImageReaderOptions(camera_model=camera_model)
+    if masks is not None:
+        reader.mask_path = masks
+    pycolmap.Database.open(database).close()
+    mode = pycolmap.CameraMode.SINGLE if shared else pycolmap.CameraMode.PER_IMAGE
+    for done, batch in enumerate(_batches(names, 4)):
+        progress("features", done * 4, len(names))
+        pycolmap.extract_features(
+            database,
+            photos,
+            image_names=list(batch),
+            camera_mode=mode,
+            reader_options=reader,
+            extraction_options=options,
+            device=pycolmap.Device.cpu,
+        )
+    progress("features", len(names), len(names))
+
+
+def database_images(database: Any) -> dict[str, int]:
+    """The image id of every photo by its name."""
+    return {image.name: image.image_id for image in database.read_all_images()}
+
+
+def match(database: Path, count: int, matching: str, seed: int, progress: Progress) -> None:
+    """Match and verify pairs of photos, batch by batch.
+
+    Args:
+        database: with features.
+        count: of photos.
+        matching: ``exhaustive``, or ``sequential`` by name.
+        seed: for RANSAC.
+        progress: told after every batch.
+    """
+    import pycolmap
+
+    with pycolmap.Database.open(database) as opened:
+        names = sorted(database_images(opened))
+    if matching == "exhaustive":
+        pairs = list(itertools.combinations(names, 2))
+    else:
+        pairs = [
+            (first, second)
+            for index, first in enumerate(names)
+            for second in names[index + 1 : index + 1 + SEQUENTIAL_OVERLAP]
+        ]
+        # Far apart in the sequence, near in space: every tenth photo with every other tenth closes loops.
+        anchors = names[:: max(1, len(names) // 40)]
+        pairs = list(dict.fromkeys([*pairs, *itertools.combinations(anchors, 2)]))
+    options = pycolmap.FeatureMatchingOptions()
+    options.use_gpu = False
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = seed
+    list_path = database.with_suffix(".pairs.txt")
+    for done, batch in enumerate(_batches(pairs, BATCH_PAIRS)):
+        progress("matches", done * BATCH_PAIRS, len(pairs))
+        list_path.write_text("".join(f"{first} {second}\n" for first, second in batch))
+        pycolmap.match_image_pairs(
+            database,
+            matching_options=options,
+            pairing_options=pycolmap.ImportedPairingOptions(match_list_path=list_path),
+            verification_options=verification,
+            device=pycolmap.Device.cpu,
+        )
+    progress("matches", len(pairs), len(pairs))
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
