@@ -49,12 +49,18 @@ def answer(data: ReportData) -> Answer:
     if len(ranked) == 1:
         only = ranked[0]
         reason = _reasons(failed, waiting, data)
-        start = f"Can’t tell which method did best: {reason}, and" if reason else "Can’t tell which method did best:"
+        start = (
+            f"Can’t tell which method did best: {reason}, and"
+            if reason
+            else "Can’t tell which method did best:"
+        )
         value = with_unit(only.means[metric.name], metric)
         return Answer(f"{start} only {only.label} has scores ({value} mean {metric.title}).", tuple(remarks))
     best = _leader(ranked, metric, len(data.capture.held_out))
     if reason := _reasons([*failed, *unscored], waiting, data):
-        return Answer(f"Can’t tell which method did best: {reason}. Of those with scores, {best}.", tuple(remarks))
+        return Answer(
+            f"Can’t tell which method did best: {reason}. Of those with scores, {best}.", tuple(remarks)
+        )
     return Answer(f"{best}.", tuple(remarks))
 
 
@@ -94,7 +100,9 @@ def _leader(ranked: list[Contestant], metric: MetricInfo, views: int) -> str:
     value = first.means[metric.name]
     over = f"over {views} held-out view{'s' if views != 1 else ''}"
     if number(value, metric) == number(second.means[metric.name], metric):
-        equal = [one.label for one in ranked if number(one.means[metric.name], metric) == number(value, metric)]
+        equal = [
+            one.label for one in ranked if number(one.means[metric.name], metric) == number(value, metric)
+        ]
         return f"{_list(equal)} come out level: {with_unit(value, metric)} mean {metric.title} {over}"
     text = f"{first.label} did best: {with_unit(value, metric)} mean {metric.title} {over}"
     floors = [one for one in ranked if one.method == FLOOR]
@@ -114,9 +122,15 @@ def _remarks(field: list[Contestant], data: ReportData) -> Iterable[str]:
     for metric in data.metrics:
         scored = [one for one in field if metric.name in one.means]
         if len(scored) == len(field):
-            leaders.setdefault(min(scored, key=lambda one: _badness(one, metric)).label, []).append(metric.title)
+            leaders.setdefault(min(scored, key=lambda one: _badness(one, metric)).label, []).append(
+                metric.title
+            )
     if len(leaders) > 1:
-        yield "The metrics disagree: " + ", ".join(f"{who} leads by {_list(by)}" for who, by in leaders.items()) + "."
+        yield (
+            "The metrics disagree: "
+            + ", ".join(f"{who} leads by {_list(by)}" for who, by in leaders.items())
+            + "."
+        )
     elif any(len(by) > 1 for by in leaders.values()):
         ((who, by),) = leaders.items()
         yield f"{_list(by)} agree."

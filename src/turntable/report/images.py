@@ -106,9 +106,13 @@ def write_pictures(
 def colour_map(error: np.ndarray) -> np.ndarray:
     """The colours ``uint8[H, W, 3]`` of an error map ``float32[H, W]``, 0 to 1, by the page's scale."""
     position = np.clip(error, 0.0, 1.0) * (len(_STOPS) - 1)
-    return np.stack(
-        [np.interp(position, np.arange(len(_STOPS)), _STOPS[:, channel]) for channel in range(3)], axis=-1
-    ).round().astype(np.uint8)
+    return (
+        np.stack(
+            [np.interp(position, np.arange(len(_STOPS)), _STOPS[:, channel]) for channel in range(3)], axis=-1
+        )
+        .round()
+        .astype(np.uint8)
+    )
 
 
 def dimmed(picture: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

@@ -91,7 +91,9 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, with_unit=with_unit, seconds=seconds, memory=memory, words=words)
+    environment.filters.update(
+        number=number, with_unit=with_unit, seconds=seconds, memory=memory, words=words
+    )
     runs = ranked(data)
     called = labels(data.runs)
     views = _views(data, pictures)
@@ -114,6 +116,9 @@ def render(
         lossless_megapixels=LOSSLESS_MEGAPIXELS,
         quality=QUALITY,
         scale=SCALE_COLOURS,
+        point_count=len(data.capture.points()[0]),
+        background=_colour(data.capture.background),
+        paper_url=paper_url,
         inline=_inline(data, views, charts),
     )
 
@@ -158,6 +163,17 @@ def words(value: Any) -> str:
     return str(value)
 
 
+def paper_url(paper: dict[str, Any]) -> str:
+    """Where a paper is, if that is a web address: a method's file may say anything, ``javascript:`` too."""
+    url = str(paper.get("url", ""))
+    return url if url.startswith(("https://", "http://")) else ""
+
+
+def _colour(background: tuple[float, float, float]) -> str:
+    named = {(1.0, 1.0, 1.0): "white", (0.0, 0.0, 0.0): "black"}
+    return named.get(background, "sRGB " + ", ".join(f"{channel:.3g}" for channel in background))
+
+
 def _table(data: ReportData) -> dict[str, dict[str, dict[str, Any]]]:
     """Run's id to metric to ``mean``, ``worst``, ``tenth``: each a value and whether it is the best of its column."""
     cells: dict[str, dict[str, dict[str, Any]]] = {run.id: {} for run in data.runs}
@@ -189,7 +205,10 @@ def _strips(data: ReportData) -> dict[str, Any] | None:
         "low": low,
         "high": high,
         "runs": {
-            run_id: [{"at": round((value - low) / spread, 4), "view": view} for view, value in sorted(items.items())]
+            run_id: [
+                {"at": round((value - low) / spread, 4), "view": view}
+                for view, value in sorted(items.items())
+            ]
             for run_id, items in scores.items()
         },
     }
@@ -207,7 +226,7 @@ def _views(data: ReportData, pictures: dict[str, ViewPictures]) -> list[dict[str
             if name in run.scores.get(metric.name, {}).get("per_item", {})
         ]
         if not values:
-            return float("-inf")  # never scored: before the worst, where it is seen
+            return float("inf")  # never scored: before the worst, where it is seen
         return -sum(values) / len(values) if metric.higher_is_better else sum(values) / len(values)
 
     views = list(data.capture.held_out)
@@ -216,7 +235,6 @@ def _views(data: ReportData, pictures: dict[str, ViewPictures]) -> list[dict[str
     return [
         {
             "name": view.name,
-            "key": f"view-{view.image_path.name}",
             "anchor": f"view-{number}",
             "origin": view.origin,
             "pictures": pictures[view.name],
@@ -299,7 +317,9 @@ def _check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
     index = folder / "index.html"
-    if folder.is_dir() and (not any(folder.iterdir()) or (index.is_file() and _MARK in index.read_text("utf-8"))):
+    if folder.is_dir() and (
+        not any(folder.iterdir()) or (index.is_file() and _MARK in index.read_text("utf-8"))
+    ):
         return
     raise TurntableError(
         f"A page replaces only a page; {folder} holds something else. Move it away, or choose another folder."

@@ -42,22 +42,40 @@ def curve_charts(runs: list[ReportRun], metrics: list[MetricInfo]) -> list[dict[
         if traces:
             note = "higher is better" if metric.higher_is_better else "lower is better"
             charts.append(
-                {"metric": metric.name, "title": metric.title, "unit": metric.unit, "note": note, "traces": traces}
+                {
+                    "metric": metric.name,
+                    "title": metric.title,
+                    "unit": metric.unit,
+                    "note": note,
+                    "traces": traces,
+                }
             )
     return charts
 
 
-def _trace(index: int, run: ReportRun, metric: MetricInfo, label: str, longest: float) -> dict[str, Any] | None:
+def _trace(
+    index: int, run: ReportRun, metric: MetricInfo, label: str, longest: float
+) -> dict[str, Any] | None:
     points = [point for point in run.curve if metric.name in point["scores"]]
     if not points:
         return None
     style = {"slot": index % SLOTS, "symbol": _SYMBOLS[index // SLOTS % len(_SYMBOLS)]}
-    if run.method == FLOOR:  # it does not train: its score holds at any time, so it is a level to compare with
+    if (
+        run.method == FLOOR
+    ):  # it does not train: its score holds at any time, so it is a level to compare with
         value = points[-1]["scores"][metric.name]["mean"]
         name = f"{label} (the floor)"
         x = [0.0, longest] if longest > 0 else [points[-1]["device_seconds"]]
         text = ["does not train"] * len(x)
-        return {"x": x, "y": [value] * len(x), "name": name, "text": text, "mode": "lines", "dash": "dot", **style}
+        return {
+            "x": x,
+            "y": [value] * len(x),
+            "name": name,
+            "text": text,
+            "mode": "lines",
+            "dash": "dot",
+            **style,
+        }
     return {
         "x": [point["device_seconds"] for point in points],
         "y": [point["scores"][metric.name]["mean"] for point in points],
