@@ -111,8 +111,11 @@ def _leader(ranked: list[Contestant], metric: MetricInfo, views: int) -> str:
     if not floors:
         return f"{text}; the floor, {FLOOR}, was not run"
     floor = floors[0].means[metric.name]
-    better = "above" if metric.higher_is_better else "below"
-    return f"{text}, {with_unit(abs(value - floor), metric)} {better} the floor, {FLOOR} ({with_unit(floor, metric)})"
+    difference = abs(
+        float(number(value, metric)) - float(number(floor, metric))
+    )  # of the numbers that are shown
+    lead = f"{with_unit(difference, metric)} {'above' if metric.higher_is_better else 'below'}"
+    return f"{text}, {lead} the floor, {FLOOR} ({with_unit(floor, metric)})"
 
 
 def _remarks(field: list[Contestant], data: ReportData) -> Iterable[str]:
@@ -131,9 +134,8 @@ def _remarks(field: list[Contestant], data: ReportData) -> Iterable[str]:
             + ", ".join(f"{who} leads by {_list(by)}" for who, by in leaders.items())
             + "."
         )
-    elif any(len(by) > 1 for by in leaders.values()):
-        ((who, by),) = leaders.items()
-        yield f"{_list(by)} agree."
+    elif agreeing := next((by for by in leaders.values() if len(by) > 1), None):
+        yield f"{_list(agreeing)} agree."
     if len({one.budget for one in field}) > 1:
         yield "The budgets differ, so this compares methods with their budgets: see the table."
     if all(one.runs == 1 for one in field):

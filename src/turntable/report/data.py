@@ -39,7 +39,8 @@ class ReportRun:
     """One run, whatever became of it.
 
     Args:
-        id, method, title, license, paper, seed: which run of which method; paper has ``title``, ``year``, ``url``.
+        id, method, title, license, paper, seed: which run of which method; paper has ``title``, ``year`` and
+            ``url``.
         state: ``done``, ``failed``, ``running``, ``paused`` or ``queued``.
         cause: why it failed, one line; None where it did not.
         settings, budget, device: what was asked, and where it ran.
@@ -97,6 +98,6 @@ class ReportData:
 
 
 def labels(runs: list[ReportRun]) -> dict[str, str]:
-    """What each run is called on the page, by its id: its method, or its id where a method has several runs."""
+    """What each run is called on the page, by its id: its method, or that id where a method has more."""
     methods = [run.method for run in runs]
     return {run.id: run.method if methods.count(run.method) == 1 else run.id for run in runs}

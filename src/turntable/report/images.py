@@ -60,7 +60,7 @@ class RunPictures:
 
 @dataclass(frozen=True)
 class ViewPictures:
-    """All pictures of one held-out view; ``runs`` by the run's id; ``counted`` is the mask's share of pixels."""
+    """All pictures of one held-out view, by the run's id; ``counted`` is the share of pixels in the mask."""
 
     photo: Picture
     counted: float | None

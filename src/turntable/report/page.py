@@ -175,7 +175,7 @@ def _colour(background: tuple[float, float, float]) -> str:
 
 
 def _table(data: ReportData) -> dict[str, dict[str, dict[str, Any]]]:
-    """Run's id to metric to ``mean``, ``worst``, ``tenth``: each a value and whether it is the best of its column."""
+    """By run and metric: ``mean``, ``worst``, ``tenth``: a value, and whether it is its column's best."""
     cells: dict[str, dict[str, dict[str, Any]]] = {run.id: {} for run in data.runs}
     for metric in data.metrics:
         best_of = max if metric.higher_is_better else min
@@ -191,7 +191,7 @@ def _table(data: ReportData) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _strips(data: ReportData) -> dict[str, Any] | None:
-    """For each run, where its views' scores by the first metric lie between the least and the most of all, 0 to 1."""
+    """For each run, where its views lie between the least and the greatest score (first metric), 0 to 1."""
     if not data.metrics:
         return None
     metric = data.metrics[0]
@@ -317,17 +317,17 @@ def _check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
     index = folder / "index.html"
-    if folder.is_dir() and (
-        not any(folder.iterdir()) or (index.is_file() and _MARK in index.read_text("utf-8"))
-    ):
-        return
+    if folder.is_dir():
+        is_page = index.is_file() and _MARK in index.read_text(encoding="utf-8", errors="replace")
+        if is_page or not any(folder.iterdir()):
+            return
     raise TurntableError(
         f"A page replaces only a page; {folder} holds something else. Move it away, or choose another folder."
     )
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what a build that was killed left beside ``folder``; never what one that still runs is writing."""
+    """Remove what killed builds left beside ``folder``; never what one that still runs is writing."""
     for kind in ("new", "old"):
         for left in folder.parent.glob(f".{_literal(folder.name)}.*.{kind}"):
             pid = left.name[len(folder.name) + 2 : -len(kind) - 1]

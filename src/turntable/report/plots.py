@@ -11,7 +11,7 @@ from typing import Any
 from .data import FLOOR, MetricInfo, ReportRun, labels
 
 SLOTS = 8
-"""How many colours the style sheet has for runs; with more runs they come again, with other dashes and marks."""
+"""How many colours the style sheet has for runs; with more they come again, dashed and marked otherwise."""
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up")
@@ -65,7 +65,7 @@ def _trace(
     ):  # it does not train: its score holds at any time, so it is a level to compare with
         value = points[-1]["scores"][metric.name]["mean"]
         name = f"{label} (the floor)"
-        x = [0.0, longest] if longest > 0 else [points[-1]["device_seconds"]]
+        x = [0.0, max(longest, 1.0)]
         text = ["does not train"] * len(x)
         return {
             "x": x,
