@@ -131,6 +131,8 @@ def work(bench: Bench, folders: Sequence[RunFolder], request: RunRequest, watche
             continue
         method = _method_of(bench, asked)
         with hold(bench.folder, asked.device, lambda: watcher.note(_BUSY)):
+            if bench.row(folder.id).state.ended:  # by whoever held the device before
+                continue
             Supervisor(folder, method, task, bench.record, request.patience, watcher).run()
     return [bench.row(folder.id) for folder in folders]
 
