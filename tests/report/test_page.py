@@ -14,7 +14,7 @@ from turntable.errors import TurntableError
 from turntable.report import page as page_module
 from turntable.report.page import build_page, memory, ranked, seconds, words
 
-VOID = {"meta", "link", "img", "input", "br", "hr", "line", "circle"}
+VOID = {"meta", "link", "img", "input", "br", "hr"}
 EVIL = "<script>alert(1)</script>"
 
 
