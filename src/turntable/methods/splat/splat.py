@@ -1,0 +1,173 @@
+"""The method ``splat``: 3D Gaussian Splatting on a CPU (Kerbl et al. 2023, arXiv 2308.04079).
+
+A scene is a set of Gaussians with opacity and a colour that depends on the viewing direction. Each step renders one
+training photo's view, compares, and moves every Gaussian that was seen a little; schedules follow the share of the
+budget that is used. Everything that chance or time decides is in :meth:`Splat.save`, and no result depends on the
+number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import export, schedule
+from .densify import densify
+from .kernels import Kernels, OptimiserStruct, view_struct
+from .model import BYTES_PER_GAUSSIAN, Model
+from .photos import Photos
+from .start import Start, from_photos, from_points, layout_of
+
+ENOUGH_POINTS = 500
+"""Sparse points from which a scene can grow; fewer leave whole regions empty."""
+START_OPACITY = 0.1
+"""As 3DGS: low enough that light reaches what lies behind."""
+NOISE = 5e5
+"""3DGS-MCMC's factor from the means' step size to the noise on them."""
+
+
+class Rendering(NamedTuple):
+    """``image`` float32[H, W, 3]; ``depth`` float32[H, W], mean z, 0 where nothing is; ``opacity`` float32[H, W]."""
+
+    image: np.ndarray
+    depth: np.ndarray
+    opacity: np.ndarray
+
+
+class Splat:
+    """See the module, and ``method.toml`` for the settings.
+
+    Args:
+        views: the training views, as the contract has them.
+        settings: all of ``method.toml``'s, by name.
+        seed: of everything that chance decides.
+        device: ``cpu``, the only one there is.
+    """
+
+    def __init__(self, views: Any, settings: dict[str, Any], seed: int, device: str) -> None:
+        if not len(views):
+            raise ValueError("splat needs at least one training photo; the capture has none")
+        self._settings = settings
+        self._generator = np.random.default_rng(seed)
+        self._seed = seed
+        self._kernels = Kernels(int(settings["threads"]), settings["instruction_set"])
+        self._photos = Photos(views)
+        self._background = np.asarray(views.background, np.float32)
+        points, colours = np.asarray(views.points, np.float64), np.asarray(views.point_colours)
+        finite = np.isfinite(points).all(1)
+        points, colours = points[finite], colours[finite]
+        self._layout = layout_of(self._photos.cameras, points)
+        self._near = 0.01 * self._layout.distance
+        self._most = int(settings["max_gaussians"]) or default_cap(self._photos.mean_pixels)
+        self._model = Model.from_start(self._start(points, colours), START_OPACITY)
+        self._begin = self._model.count
+        self._fraction = 0.0
+        self._step = 0
+        self._queue: list[int] = []
+
+    def _start(self, points: np.ndarray, colours: np.ndarray) -> Start:
+        kind = self._settings["start"]
+        if kind == "auto":
+            kind = "points" if len(points) >= ENOUGH_POINTS else "photos"
+        if kind == "points":
+            if not len(points):
+                raise ValueError("start=points needs sparse points, and the capture has none; use start=photos")
+            start = from_points(points, colours, self._layout)
+        else:
+            count = int(self._settings["start_gaussians"]) or int(self._photos.mean_pixels / 8)
+            start = from_photos(self._photos, self._layout, max(min(count, self._most), 1), self._generator)
+        if len(start.means) > self._most:
+            chosen = np.sort(self._generator.permutation(len(start.means))[: self._most])
+            start = Start(start.means[chosen], start.colours[chosen], start.sizes[chosen])
+        return start
+
+    def progress(self, fraction: float) -> None:
+        """The share of the budget that is used, 0 to 1: what all schedules follow."""
+        self._fraction = float(min(max(fraction, 0.0), 1.0))
+
+    def step(self) -> dict[str, float]:
+        """One photo: render, compare, move. ``loss``, and how many ``gaussians`` there are."""
+        settings, fraction, model = self._settings, self._fraction, self._model
+        if not self._queue:
+            self._queue = self._generator.permutation(len(self._photos)).tolist()
+        index = self._queue.pop()
+        level = schedule.level(fraction, settings["coarse_to_fine"])
+        camera, photo = self._photos.cameras[index], self._photos.photo(index, level)
+        degree = schedule.degree(fraction, int(settings["degree"]))
+        view = view_struct(camera, self._near, self._background, degree, settings["antialias"], level)
+        self._kernels.forward(model.values, model.count, view)
+        loss = self._kernels.loss(photo, self._photos.mask(index, level), float(settings["ssim_weight"]))
+        self._step += 1
+        self._kernels.update(model.values, model.moments, self._optimiser(), model.activity)
+        growing = fraction < schedule.GROWTH_ENDS and settings["densification"] != "none"
+        if growing and self._step % schedule.DENSIFY_EVERY == 0:
+            target = schedule.target(fraction, self._begin, self._most)
+            densify(model, settings["densification"], target, self._generator)
+        return {"loss": loss, "gaussians": model.count}
+
+    def _optimiser(self) -> OptimiserStruct:
+        settings, optimiser = self._settings, OptimiserStruct()
+        rates = schedule.rates(self._fraction, self._layout.extent, float(settings["learning_rate"]))
+        optimiser.rate[:] = rates.tolist()
+        optimiser.first, optimiser.second, optimiser.epsilon = 0.9, 0.999, 1e-15
+        optimiser.unbias_first = 1 / (1 - 0.9**self._step)
+        optimiser.unbias_second = 1 / (1 - 0.999**self._step)
+        optimiser.opacity_weight = float(settings["opacity_regularisation"])
+        optimiser.scale_weight = float(settings["scale_regularisation"]) / self._layout.extent
+        optimiser.noise = NOISE * float(rates[0]) if settings["densification"] == "mcmc" else 0.0
+        optimiser.seed = ctypes.c_uint64(self._seed * 0x9E3779B97F4A7C15 + self._step * 0xD1B54A32D192ED03).value
+        return optimiser
+
+    def render(self, camera: Any) -> Rendering:
+        """The scene as ``camera`` sees it, at any size."""
+        degree = schedule.degree(self._fraction, int(self._settings["degree"]))
+        view = view_struct(camera, self._near, self._background, degree, self._settings["antialias"])
+        self._kernels.forward(self._model.values, self._model.count, view, with_depth=True)
+        return Rendering(self._kernels.image(), *self._kernels.depth_and_opacity())
+
+    def save(self, folder: Path) -> None:
+        """Everything that later steps depend on: ``gaussians.npz`` and ``state.json``."""
+        model, count = self._model, self._model.count
+        np.savez(
+            folder / "gaussians.npz",
+            values=model.values[:, :count],
+            moments=model.moments[:, :, :count],
+            activity=model.activity[:, :count],
+        )
+        state = {
+            "step": self._step,
+            "fraction": self._fraction,
+            "begin": self._begin,
+            "queue": self._queue,
+            "generator": self._generator.bit_generator.state,
+        }
+        (folder / "state.json").write_text(json.dumps(state))
+
+    def load(self, folder: Path) -> None:
+        """What :meth:`save` wrote; training goes on with the same bits as if it had never stopped."""
+        with np.load(folder / "gaussians.npz", allow_pickle=False) as arrays:
+            self._model = Model(arrays["values"], arrays["moments"], arrays["activity"])
+        state = json.loads((folder / "state.json").read_text())
+        self._step, self._fraction, self._begin = state["step"], state["fraction"], state["begin"]
+        self._queue = state["queue"]
+        self._generator.bit_generator.state = state["generator"]
+
+    def export(self, folder: Path) -> None:
+        """``point_cloud.ply`` (3DGS's layout) and ``splat.spz``."""
+        values = self._model.values[:, : self._model.count]
+        export.write(folder, values, int(self._settings["degree"]), self._settings["antialias"])
+
+
+def default_cap(mean_pixels: float) -> int:
+    """How many Gaussians at most: seven for ten pixels of a photo, within half of the machine's memory.
+
+    More than that gains little on the held-out views of small captures (docs/splat.md has the numbers) and costs
+    time in each step.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1000, min(int(0.7 * mean_pixels), memory // 2 // BYTES_PER_GAUSSIAN))
