@@ -7,15 +7,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,13 @@ from .capture import FORMAT, Capture
 from .formats import loader_for
 from .images import SMALLEST_SIDE, Prepared, Unusable, prepare
 from .source import LeftOut, Progress, Source, SourceOptions, SourceView
-from .split import split
+from .split import FEWEST_TRAINING, split
 
-SMALLEST_COUNT = 2
-"""One photo to train on and one to be held out: the least that anything can be learned from."""
+FEWEST_PHOTOS = FEWEST_TRAINING + 1
+"""Those to train on and one to be held out."""
 
-ENOUGH_POINTS = 1
-"""A source with fewer sparse points than this has none, and they are triangulated."""
+LONGEST_FILE_NAME = 200
+"""Bytes, of the 255 that file systems allow: suffixes, numbers and temporary names need the rest."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,11 @@ class CaptureOptions:
         if self.long_side is not None and self.long_side < SMALLEST_SIDE:
             raise TurntableError(f"--long-side is at least {SMALLEST_SIDE} pixels, not {self.long_side}.")
         if self.every < 2:
-            raise TurntableError(f"--every is at least 2, so that something is left to train on; not {self.every}.")
+            raise TurntableError(
+                f"--every is at least 2, so that something is left to train on; not {self.every}."
+            )
+        if len(self.background) != 3 or not all(0 <= channel <= 1 for channel in self.background):
+            raise TurntableError(f"--background is three numbers from 0 to 1, not {list(self.background)}.")
         if self.frames < 2:
             raise TurntableError(f"--frames is at least 2, not {self.frames}.")
         for option, value, known in (
@@ -75,7 +81,8 @@ class CaptureOptions:
                 raise TurntableError(f"{option} is one of {', '.join(known)}, not {value!r}.")
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
             raise TurntableError(
-                f"--name takes up to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit; not {self.name!r}."
+                "--name takes up to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit; "
+                f"not {self.name!r}."
             )
 
 
@@ -144,7 +151,8 @@ def add_source(
     wanted = options.name or name or "capture"
     if options.name is not None and (captures / options.name).exists():
         raise TurntableError(
-            f"There is another capture called {options.name!r} already, and captures never change. Choose another --name."
+            f"There is another capture called {options.name!r} already, and captures never change. "
+            "Choose another --name."
         )
     aside = captures / f".adding-{os.getpid()}-{secrets.token_hex(4)}"
     try:
@@ -159,10 +167,21 @@ def add_source(
         }
         final = _free_name(captures, wanted)
         write_json(aside / "capture.json", {"format": FORMAT, "name": final, **document})
-        aside.rename(captures / final)
+        _move_into_place(aside, captures / final)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return Capture.load(captures / final)
+
+
+def _move_into_place(aside: Path, final: Path) -> None:
+    try:
+        aside.rename(final)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise TurntableError(
+                f"Another process has just made a capture called {final.name!r}. Run the same command again."
+            ) from None
+        raise
 
 
 def sweep(captures: Path) -> None:
@@ -174,8 +193,9 @@ def sweep(captures: Path) -> None:
 
 
 def safe_file_name(name: str) -> str:
-    """The file name, without suffix, for a view's name: separators and unprintable characters become ``_``."""
-    return re.sub(r"[^\w.\-+ ()]", "_", name.replace("/", "__"))[:200] or "_"
+    """The file name, without suffix, for a view's name: ``/`` becomes ``__``, other odd characters ``_``."""
+    safe = re.sub(r"[^\w.\-+ ()]", "_", unicodedata.normalize("NFC", name.replace("/", "__")))
+    return safe.encode()[:LONGEST_FILE_NAME].decode(errors="ignore") or "_"
 
 
 def _build(source: Source, folder: Path, options: CaptureOptions, progress: Progress) -> dict[str, Any]:
@@ -185,13 +205,15 @@ def _build(source: Source, folder: Path, options: CaptureOptions, progress: Prog
     views = sorted(source.views, key=lambda view: view.name)
     _check_names(views)
     files = _file_names([view.name for view in views])
-    cameras, origins, alphas = {}, {}, []
+    cameras, origins, masked, alphas = {}, {}, set(), []
     for view, result in zip(views, _prepare_all(views, files, folder, options, progress), strict=True):
         if isinstance(result, LeftOut):
             left_out.append(result)
             continue
         cameras[view.name] = result.camera
         alphas.append(result.has_alpha)
+        if result.mask is not None:
+            masked.add(view.name)
         origins[view.name] = {
             "path": str(view.image_path),
             "sha256": sha256_of(view.image_path),
@@ -199,7 +221,7 @@ def _build(source: Source, folder: Path, options: CaptureOptions, progress: Prog
             "height": result.original[1],
         }
     usable = [view for view in views if view.name in cameras]
-    if len(usable) < SMALLEST_COUNT:
+    if len(usable) < FEWEST_PHOTOS:
         raise TurntableError(_too_few(usable, left_out))
     held_out = split([view.name for view in usable], [view.held_out for view in usable], options.every)
     entries = [
@@ -207,7 +229,7 @@ def _build(source: Source, folder: Path, options: CaptureOptions, progress: Prog
             "name": view.name,
             "camera": cameras[view.name].to_json(),
             "image": f"images/{files[view.name]}.png",
-            "mask": f"masks/{files[view.name]}.png" if view.mask_path else None,
+            "mask": f"masks/{files[view.name]}.png" if view.name in masked else None,
             "held_out": out,
             "origin": origins[view.name],
         }
@@ -228,7 +250,11 @@ def _build(source: Source, folder: Path, options: CaptureOptions, progress: Prog
 
 
 def _prepare_all(
-    views: Sequence[SourceView], files: dict[str, str], folder: Path, options: CaptureOptions, progress: Progress
+    views: Sequence[SourceView],
+    files: dict[str, str],
+    folder: Path,
+    options: CaptureOptions,
+    progress: Progress,
 ) -> list[Prepared | LeftOut]:
     def one(view: SourceView) -> Prepared | LeftOut:
         try:
@@ -239,8 +265,9 @@ def _prepare_all(
         if prepared.mask is not None:
             write_png(folder / "masks" / f"{files[view.name]}.png", prepared.mask)
         # The pixels are on the disk: 500 photos of 12 megapixels would not fit in memory.
-        empty = np.zeros((0, 0, 3), np.uint8)
-        return Prepared(empty, None, prepared.camera, prepared.has_alpha, prepared.original)
+        return replace(
+            prepared, image=prepared.image[:0], mask=None if prepared.mask is None else prepared.mask[:0]
+        )
 
     results: list[Prepared | LeftOut] = []
     with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
@@ -257,14 +284,18 @@ def _prepare_all(
 def _write_points(
     source: Source, folder: Path, document: dict[str, Any], options: CaptureOptions, progress: Progress
 ) -> dict[str, Any] | None:
-    """Write ``points.ply``; what ``capture.json`` says of it. Points that only held-out views saw are dropped."""
+    """Write ``points.ply``; what ``capture.json`` says of it.
+
+    Points that fewer than two training views saw are dropped: they are known from the held-out ones alone.
+    """
     training = {view["name"] for view in document["views"] if not view["held_out"]}
     points, colours = source.points, source.point_colours
-    if points is not None and len(points) >= ENOUGH_POINTS:
+    kept = np.zeros(0, bool)
+    if points is not None:
         kept = np.isfinite(points).all(1)
         if source.point_views is not None:
-            seen = np.array([len(training.intersection(names)) >= 2 for names in source.point_views])
-            kept &= seen
+            kept &= np.array([len(training.intersection(names)) >= 2 for names in source.point_views], bool)
+    if points is not None and kept.any():
         if colours is None:
             colours = np.full((len(points), 3), 128, np.uint8)
         points, colours = points[kept], colours[kept]
@@ -310,7 +341,11 @@ def _duplicates(entries: Sequence[dict[str, Any]]) -> list[str]:
     by_hash: dict[str, list[str]] = {}
     for entry in entries:
         by_hash.setdefault(entry["origin"]["sha256"], []).append(entry["name"])
-    return [f"The same photo stands under several names: {', '.join(names)}." for names in by_hash.values() if len(names) > 1]
+    return [
+        f"The same photo stands under several names: {', '.join(names)}."
+        for names in by_hash.values()
+        if len(names) > 1
+    ]
 
 
 def _too_few(usable: Sequence[SourceView], left_out: Sequence[LeftOut]) -> str:
@@ -318,8 +353,8 @@ def _too_few(usable: Sequence[SourceView], left_out: Sequence[LeftOut]) -> str:
     more = f" and {len(left_out) - 5} more;" if len(left_out) > 5 else ""
     detail = f" Left out:{reasons}{more}" if left_out else ""
     return (
-        f"A capture needs at least {SMALLEST_COUNT} usable photos, one to train on and one to hold out; "
-        f"this source has {len(usable)}.{detail.rstrip(';')}"
+        f"A capture needs at least {FEWEST_PHOTOS} usable photos, {FEWEST_TRAINING} to train on and one to "
+        f"hold out; this source has {len(usable)}.{detail.rstrip(';')}"
     )
 
 
@@ -386,8 +421,8 @@ def _source_options(options: CaptureOptions, scratch: Path, progress: Progress) 
 def _file_hashes(source: Path, loader: Any) -> dict[str, str]:
     """sha256 of every file that the source may be made of, by its path within it.
 
-    All files of the folder that are pictures or that the loader reads count: a photo that is added makes another
-    source even where the cameras don't name it yet.
+    All files of the folder that are pictures or that the loader reads count: a photo that is added makes
+    another source even where the cameras don't name it yet.
     """
     if source.is_file() and source.suffix != ".json":
         return {source.name: sha256_of(source)}
@@ -421,4 +456,6 @@ def _content_hash(document: dict[str, Any], folder: Path) -> str:
     ]
     points = sha256_of(folder / "points.ply") if document["points"] else None
     background = document["background"]
-    return _hash({"views": views, "points": points, "background": background, "has_alpha": document["has_alpha"]})
+    return _hash(
+        {"views": views, "points": points, "background": background, "has_alpha": document["has_alpha"]}
+    )

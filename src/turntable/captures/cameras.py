@@ -1,7 +1,7 @@
 """From a source's cameras to the house's pinhole cameras.
 
-Notation: a camera-to-world matrix ``C`` holds the camera's axes in its columns and its centre in the last; the
-house wants world to camera, ``R = axesᵀ``, ``t = −R centre``, axes x right, y down, z forward.
+Notation: a camera-to-world matrix ``C`` holds the camera's axes in its columns and its centre in the last;
+the house wants world to camera, ``R = axesᵀ``, ``t = −R centre``, axes x right, y down, z forward.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import TurntableError
+from ..errors import TurntableError, unknown_name
 from ..worker.contract import Camera
 from .source import SourceCamera
 
 ROTATION_TOLERANCE = 0.02
-"""How far a matrix may be from a rotation times one scale: exporters round to a few digits; more is an error."""
+"""How far a matrix may be from a rotation times one scale: exporters round to a few digits, which is mended;
+more is an error.
+"""
 
 
 def nearest_rotation(matrix: np.ndarray, what: str) -> np.ndarray:
@@ -25,12 +27,15 @@ def nearest_rotation(matrix: np.ndarray, what: str) -> np.ndarray:
         TurntableError: it holds NaN or infinity, mirrors, or is no rotation; ``what`` names it.
     """
     if not np.isfinite(matrix).all():
-        raise TurntableError(f"{what} must hold finite numbers, but has NaN or infinity. Mend or remove that entry.")
+        raise TurntableError(
+            f"{what} must hold finite numbers, but has NaN or infinity. Mend or remove that entry."
+        )
     u, scales, vt = np.linalg.svd(matrix)
     if scales[2] <= 0 or scales[0] / scales[2] > 1 + ROTATION_TOLERANCE:
         stretch = ", ".join(f"{scale:.4g}" for scale in scales)
         raise TurntableError(
-            f"{what} must be a rotation (with one scale at most), but stretches by {stretch}. Mend or remove that entry."
+            f"{what} must be a rotation (with one scale at most), but stretches by {stretch}. "
+            "Mend or remove that entry."
         )
     if np.linalg.det(matrix) < 0:
         raise TurntableError(f"{what} must be a rotation, but mirrors (determinant < 0). Check its axes.")
@@ -44,13 +49,15 @@ def world_to_camera(axes: np.ndarray, centre: np.ndarray, what: str) -> tuple[np
         TurntableError: as :func:`nearest_rotation`, or the centre isn't finite.
     """
     if not np.isfinite(centre).all():
-        raise TurntableError(f"{what} must hold finite numbers, but has NaN or infinity. Mend or remove that entry.")
+        raise TurntableError(
+            f"{what} must hold finite numbers, but has NaN or infinity. Mend or remove that entry."
+        )
     rotation = nearest_rotation(axes, what).T
     return rotation, -rotation @ centre
 
 
 def from_opengl(matrix: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """``R`` and ``t`` from a camera-to-world ``float64[3+, 4]`` with OpenGL's axes: x right, y up, z backward."""
+    """``R`` and ``t`` from a camera-to-world ``float64[3+, 4]`` with OpenGL's axes: right, up, backward."""
     axes = matrix[:3, :3] * np.array([1.0, -1.0, -1.0])
     return world_to_camera(axes, matrix[:3, 3], what)
 
@@ -67,15 +74,15 @@ def check_intrinsics(camera: SourceCamera, what: str) -> None:
         raise TurntableError(f"{what}: intrinsics must be finite numbers, not {list(camera.params)}.")
     if camera.width < 1 or camera.height < 1:
         raise TurntableError(f"{what}: the size must be positive, not {camera.width}×{camera.height}.")
-    try:
-        model = pycolmap.Camera(
-            model=camera.model, width=camera.width, height=camera.height, params=list(camera.params)
-        )
-        focal = [model.focal_length_x, model.focal_length_y]
-    except (ValueError, RuntimeError, AttributeError) as error:
-        raise TurntableError(
-            f"{what}: camera model {camera.model!r} with {len(camera.params)} parameters can't be used ({error})."
-        ) from None
+    known = sorted(set(pycolmap.CameraModelId.__members__) - {"INVALID", "EQUIRECTANGULAR"})
+    if camera.model not in known:  # an equirectangular picture has no pinhole camera to be undistorted to
+        raise unknown_name("camera model", camera.model, known)
+    model = pycolmap.Camera(
+        model=camera.model, width=camera.width, height=camera.height, params=list(camera.params)
+    )
+    if not model.verify_params():
+        raise TurntableError(f"{what}: a {camera.model} camera has not {len(camera.params)} parameters.")
+    focal = [camera.params[index] for index in model.focal_length_idxs()]
     if min(focal) <= 0:
         raise TurntableError(f"{what}: focal lengths must be positive, not {focal}.")
 
@@ -99,7 +106,9 @@ def pinhole(camera: SourceCamera, R: np.ndarray, t: np.ndarray) -> Camera | None
 def resized(camera: Camera, width: int, height: int) -> Camera:
     """The camera of the photo resized to ``width``×``height``: each axis scaled by its own exact ratio."""
     x, y = width / camera.width, height / camera.height
-    return Camera(width, height, camera.fx * x, camera.fy * y, camera.cx * x, camera.cy * y, camera.R, camera.t)
+    return Camera(
+        width, height, camera.fx * x, camera.fy * y, camera.cx * x, camera.cy * y, camera.R, camera.t
+    )
 
 
 def matrix_of(rows: object, what: str) -> np.ndarray:
@@ -112,13 +121,13 @@ def matrix_of(rows: object, what: str) -> np.ndarray:
         matrix = np.array(rows, np.float64)
     except (ValueError, TypeError):
         matrix = np.zeros(0)
-    if matrix.ndim != 2 or matrix.shape[0] not in (3, 4) or matrix.shape[1] != 4:
+    if matrix.shape not in ((3, 4), (4, 4)):
         raise TurntableError(f"{what} must be a 4×4 (or 3×4) matrix of numbers, not {str(rows)[:60]!r}.")
     return matrix
 
 
 def common_names(paths: Sequence[str]) -> list[str]:
-    """Names for entries given as paths: without the folders that all share, so ``images/a.jpg`` is ``a.jpg``."""
+    """Names for entries given as paths: without the folders that all share: ``images/a.jpg`` is ``a.jpg``."""
     parts = [path.replace("\\", "/").removeprefix("./").split("/") for path in paths]
     shared = 0
     while len(parts) > 0 and all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):

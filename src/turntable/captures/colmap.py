@@ -1,4 +1,8 @@
-"""COLMAP models, binary or text, with any camera model that pycolmap can undistort."""
+"""COLMAP models, binary or text, with any camera model that pycolmap can undistort.
+
+Poses are world to camera with OpenCV's axes and pixel centres at half integers already. COLMAP reads photos
+as their pixels lie in the file and ignores EXIF's orientation, so its cameras are for photos held that way.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TurntableError
+from .cameras import check_intrinsics
 from .source import LeftOut, Source, SourceCamera, SourceOptions, SourceView
 
 FORMAT = "colmap"
@@ -29,7 +34,7 @@ def load(source: Path, options: SourceOptions) -> Source:
     folder = _model_folder(source)
     if folder is None:
         raise TurntableError(
-            f"A COLMAP source needs cameras and images (.bin or .txt) in {source} or its sparse/0; there are none."
+            f"A COLMAP source needs cameras and images (.bin or .txt) in {source} or its sparse/0."
         )
     model = read_model(folder)
     images = _images_folder(source, folder)
@@ -39,15 +44,18 @@ def load(source: Path, options: SourceOptions) -> Source:
         if not image.has_pose:
             loaded.left_out.append(LeftOut(image.name, "the model has no pose for it"))
             continue
+        camera = source_camera(model.cameras[image.camera_id])
+        check_intrinsics(camera, f"The COLMAP model's camera of {image.name}")
         pose = image.cam_from_world()
         loaded.views.append(
             SourceView(
                 name=image.name,
                 image_path=images / image.name,
-                camera=source_camera(model.cameras[image.camera_id]),
+                camera=camera,
                 R=np.array(pose.rotation.matrix(), np.float64),
                 t=np.array(pose.translation, np.float64),
                 mask_path=find_mask(masks, image.name),
+                upright=False,
             )
         )
     set_points(loaded, model)
@@ -58,7 +66,9 @@ def load(source: Path, options: SourceOptions) -> Source:
 def source_files(source: Path) -> list[Path]:
     """The files besides the photos that the capture depends on."""
     folder = _model_folder(source)
-    return [] if folder is None else sorted(path for path in folder.iterdir() if path.suffix in (".bin", ".txt"))
+    return (
+        [] if folder is None else sorted(path for path in folder.iterdir() if path.suffix in (".bin", ".txt"))
+    )
 
 
 def read_model(folder: Path) -> Any:
@@ -83,13 +93,17 @@ def read_model(folder: Path) -> Any:
     if not poses:
         raise TurntableError(f"The COLMAP model in {folder} has no image with a pose. Export it again.")
     if not np.isfinite(poses).all():
-        raise TurntableError(f"The COLMAP model in {folder} has a pose with NaN or infinity. Export it again.")
+        raise TurntableError(
+            f"The COLMAP model in {folder} has a pose with NaN or infinity. Export it again."
+        )
     return model
 
 
 def source_camera(camera: Any) -> SourceCamera:
     """A pycolmap camera as a source camera."""
-    return SourceCamera(str(camera.model_name), tuple(float(p) for p in camera.params), camera.width, camera.height)
+    return SourceCamera(
+        str(camera.model_name), tuple(float(p) for p in camera.params), camera.width, camera.height
+    )
 
 
 def set_points(loaded: Source, model: Any) -> None:
@@ -105,7 +119,7 @@ def set_points(loaded: Source, model: Any) -> None:
 
 
 def find_mask(folder: Path, name: str) -> Path | None:
-    """The mask of the photo ``name``: ``<name>.png`` (COLMAP's convention), or the same stem with any suffix."""
+    """The mask of the photo ``name``: ``<name>.png`` (COLMAP's convention), or of the same stem."""
     exact = folder / f"{name}.png"
     if exact.is_file():
         return exact
@@ -126,7 +140,12 @@ def _model_folder(source: Path) -> Path | None:
 
 
 def _images_folder(source: Path, folder: Path) -> Path:
-    for candidate in (source / "images", folder / "images", source.parent / "images", source.parent.parent / "images"):
+    for candidate in (
+        source / "images",
+        folder / "images",
+        source.parent / "images",
+        source.parent.parent / "images",
+    ):
         if candidate.is_dir():
             return candidate
     return source

@@ -1,13 +1,15 @@
 """From a source's photo to a capture's: upright, composited, undistorted, and resized once.
 
-The order: EXIF orientation; alpha onto the background at full size; undistortion to a pinhole camera, cropped so that no
-invented pixel is left; then one resize with an area filter (every source pixel counts by the area it covers).
+The order: EXIF orientation; alpha onto the background at full size; undistortion to a pinhole camera, cropped
+so that no invented pixel is left (where a lens leaves one all the same, a mask says that it doesn't count);
+then one resize with an area filter (every source pixel counts by the area that it covers).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ class Prepared:
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
-    """Width and height of a picture as EXIF says it is to be held, from its header; None if it can't be read."""
+    """Width and height of a picture held as EXIF says, from its header; None if it can't be read."""
     try:
         with Image.open(path) as picture:
             width, height = picture.size
@@ -58,30 +60,44 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     return (height, width) if turned else (width, height)
 
 
-def read_rgba(path: Path) -> np.ndarray:
-    """A picture, upright: ``uint8[H, W, 3]``, or ``uint8[H, W, 4]`` where it has transparency.
+def read_rgba(path: Path, size: tuple[int, int] | None = None, upright: bool = True) -> np.ndarray:
+    """A picture: ``uint8[H, W, 3]``, or ``uint8[H, W, 4]`` where it has transparency.
+
+    Args:
+        path: whatever Pillow reads: 8 or 16 bits, grey, palette, CMYK …
+        size: width and height in pixels that decide how the picture is held, where only one way gives them.
+        upright: else, whether it is held as its EXIF orientation says, or as its pixels lie in the file.
 
     Raises:
-        Unusable: it is missing, unreadable, or cut short.
+        Unusable: it is missing, unreadable, or cut short, or has no 8- or 16-bit pixels.
     """
     try:
         with Image.open(path) as picture:
             picture.load()
-            upright = ImageOps.exif_transpose(picture)
+            held = _hold(picture, size, upright)
     except FileNotFoundError:
         raise Unusable("the file is missing") from None
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Unusable(f"the file can't be read: {error}") from None
-    if upright.mode.startswith("I") or upright.mode == "F":  # 16 bits a pixel: Pillow's own conversion clips
-        values = np.asarray(upright, np.float64)
-        grey = (values / 257 if values.max() > 255 else values).round().clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    alpha = upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info
-    return np.asarray(upright.convert("RGBA" if alpha else "RGB"))
+    if held.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion to 8 clips instead of scaling
+        values = np.asarray(held).astype(np.float64)
+        if values.min() < 0 or values.max() > 65535:
+            raise Unusable("its pixels have 32 bits; only 8 and 16 are read")
+        return np.repeat((values / 257).round().astype(np.uint8)[..., None], 3, axis=2)
+    if held.mode == "F":
+        raise Unusable("its pixels are floating-point numbers; only 8 and 16 bits are read")
+    alpha = held.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in held.info
+    return np.asarray(held.convert("RGBA" if alpha else "RGB"))
+
+
+def _hold(picture: Image.Image, size: tuple[int, int] | None, upright: bool) -> Image.Image:
+    turned = ImageOps.exif_transpose(picture)
+    first, second = (turned, picture) if upright else (picture, turned)
+    return second if size is not None and first.size != size and second.size == size else first
 
 
 def composite(rgba: np.ndarray, background: tuple[float, float, float]) -> np.ndarray:
-    """``uint8[H, W, 3]``: colour over ``background`` (sRGB in [0, 1]), mixed in sRGB as NeRF-synthetic's protocol does."""
+    """``uint8[H, W, 3]``: colour over ``background`` (sRGB in [0, 1]), mixed in sRGB as NeRF-synthetic is."""
     alpha = rgba[..., 3:].astype(np.float32) / np.float32(255)
     under = np.array(background, np.float32) * np.float32(255)
     mixed = rgba[..., :3] * alpha + under * (1 - alpha)
@@ -94,7 +110,7 @@ def prepare(view: SourceView, background: tuple[float, float, float], long_side:
     Raises:
         Unusable: missing, unreadable, of another shape than its camera says, or too small.
     """
-    pixels = read_rgba(view.image_path)
+    pixels = read_rgba(view.image_path, (view.camera.width, view.camera.height), view.upright)
     height, width = pixels.shape[:2]
     if (width, height) != (view.camera.width, view.camera.height):
         raise Unusable(
@@ -108,18 +124,22 @@ def prepare(view: SourceView, background: tuple[float, float, float], long_side:
         image, mask, camera = _undistort(view, image, mask)
     new_width, new_height = target_size(camera.width, camera.height, long_side)
     if min(new_width, new_height) < SMALLEST_SIDE:
-        raise Unusable(f"{new_width}×{new_height} is too small: each side must have at least {SMALLEST_SIDE} pixels")
+        raise Unusable(
+            f"{new_width}×{new_height} is too small: each side must have at least {SMALLEST_SIDE} pixels"
+        )
     if (new_width, new_height) != (camera.width, camera.height):
         image = _resize(image, new_width, new_height)
         mask = None if mask is None else _resize(mask, new_width, new_height)
     if mask is not None:
         # A pixel counts only where it is wholly inside: one mixed from both sides is right for neither.
         mask = np.where(mask >= 250, 255, 0).astype(np.uint8)
+        if not mask.any():
+            raise Unusable("its mask counts no pixel at this size")
     return Prepared(image, mask, resized(camera, new_width, new_height), has_alpha, (width, height))
 
 
 def target_size(width: int, height: int, long_side: int | None) -> tuple[int, int]:
-    """The size in pixels with ``long_side`` as its longer side, and the nearest whole shorter one; never larger."""
+    """The size with ``long_side`` pixels as its longer side, the shorter one rounded; never larger."""
     if long_side is None or max(width, height) <= long_side:
         return width, height
     scale = long_side / max(width, height)
@@ -127,14 +147,37 @@ def target_size(width: int, height: int, long_side: int | None) -> tuple[int, in
 
 
 def _resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
+    """Resize with an area filter, to the nearest 8-bit value.
+
+    Pillow's BOX isn't one: it takes or leaves whole pixels, which at a ratio like 2.5 shifts every other
+    pixel by a quarter of a source pixel."""
+    rows = _area(pixels.reshape(pixels.shape[0], -1), height).reshape(height, *pixels.shape[1:])
+    columns = _area(np.swapaxes(rows, 0, 1).reshape(pixels.shape[1], -1), width)
+    pixels = np.swapaxes(columns.reshape(width, height, *pixels.shape[2:]), 0, 1)
+    return (pixels + 0.5).astype(np.uint8)
+
+
+def _area(values: np.ndarray, count: int) -> np.ndarray:
+    """The means of ``values``, ``[N, …]``, over ``count`` ≤ N equal stretches of its first axis: ``float64``.
+
+    The integral of the pixels, each constant over its own width, is a running sum with straight lines
+    between.
+    """
+    length = len(values)
+    edges = np.arange(count + 1) * (length / count)
+    whole = np.minimum(edges.astype(np.int64), length - 1)
+    exact = np.float64 if values.dtype.kind == "f" else np.int32
+    sums = np.zeros((length, *values.shape[1:]), exact)
+    np.cumsum(values[:-1], axis=0, out=sums[1:])
+    integral = sums[whole] + (edges - whole)[:, None] * values[whole]
+    return np.diff(integral, axis=0) * (count / length)
 
 
 def _read_mask(view: SourceView, width: int, height: int) -> np.ndarray | None:
     if view.mask_path is None:
         return None
     try:
-        mask = read_rgba(view.mask_path)
+        mask = read_rgba(view.mask_path, (width, height), view.upright)
     except Unusable as error:
         raise Unusable(f"its mask {view.mask_path.name}: {error}") from None
     if mask.shape[:2] != (height, width):
@@ -148,21 +191,46 @@ def _read_mask(view: SourceView, width: int, height: int) -> np.ndarray | None:
 def _undistort(
     view: SourceView, image: np.ndarray, mask: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None, Camera]:
-    import pycolmap
-
-    distorted = as_pycolmap(view.camera)
-    options = pycolmap.UndistortCameraOptions()  # blank_pixels is 0: cropped until every pixel was seen
-    straight, model = pycolmap.undistort_image(options, pycolmap.Bitmap.from_array(np.ascontiguousarray(image)), distorted)
+    try:
+        straight, model = _straighten(view.camera, image)
+        seen = _seen(view.camera)
+    except (ValueError, RuntimeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Unusable(f"a {view.camera.model} camera like this one can't be undistorted ({first})") from None
     fx, fy, cx, cy = model.params
     camera = Camera(model.width, model.height, fx, fy, cx, cy, view.R, view.t)
     if mask is not None:
-        bitmap = pycolmap.Bitmap.from_array(np.repeat(mask[..., None], 3, axis=2))
-        mask = pycolmap.undistort_image(options, bitmap, distorted)[0].to_array()[..., 0]
-    return straight.to_array(), mask, camera
+        mask = _straighten(view.camera, np.repeat(mask[..., None], 3, axis=2))[0][..., 0]
+    if seen is not None:
+        mask = seen if mask is None else np.minimum(mask, seen)
+    return straight, mask, camera
+
+
+def _straighten(camera: SourceCamera, image: np.ndarray) -> tuple[np.ndarray, Any]:
+    import pycolmap
+
+    options = pycolmap.UndistortCameraOptions()  # blank_pixels is 0: cropped until every pixel was seen
+    bitmap = pycolmap.Bitmap.from_array(np.ascontiguousarray(image))
+    straight, model = pycolmap.undistort_image(options, bitmap, as_pycolmap(camera))
+    return straight.to_array(), model
+
+
+@lru_cache(maxsize=4)
+def _seen(camera: SourceCamera) -> np.ndarray | None:
+    """``uint8[H, W]``, 255 where the undistorted picture shows what the photo saw; None if everywhere.
+
+    pycolmap crops by following the photo's border; with strong tangential or prism terms single pixels stay
+    blank.
+    """
+    white = np.full((camera.height, camera.width, 3), 255, np.uint8)
+    straight = _straighten(camera, white)[0][..., 0]
+    return None if (straight == 255).all() else np.where(straight == 255, 255, 0).astype(np.uint8)
 
 
 def as_pycolmap(camera: SourceCamera) -> Any:
     """The camera as pycolmap has it."""
     import pycolmap
 
-    return pycolmap.Camera(model=camera.model, width=camera.width, height=camera.height, params=list(camera.params))
+    return pycolmap.Camera(
+        model=camera.model, width=camera.width, height=camera.height, params=list(camera.params)
+    )

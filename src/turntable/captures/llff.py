@@ -1,7 +1,9 @@
 """LLFF's ``poses_bounds.npy``: one row of 17 numbers a photo, in the order of the photos' names.
 
-A row is a 3×5 matrix ``[axes | centre | (height, width, focal)]`` and two depth bounds. The axes are camera to world, in
-the order down, right, backward (LLFF's own; see its README, "Using your own poses").
+A row is a 3×5 matrix ``[axes | centre | (height, width, focal)]`` and two depth bounds. The axes are camera
+to world, in the order down, right, backward (LLFF's own; see its README, "Using your own poses"). The
+principal point is the photo's centre, so pixel centres lie at half integers. Photos may be a uniform scaling
+of what a row says.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ def load(source: Path, options: SourceOptions) -> Source:
     photos = sorted(photo for photo in folder.iterdir() if photo.suffix.lower() in PICTURES)
     if len(photos) != len(rows):
         raise TurntableError(
-            f"{path.name} has {len(rows)} poses, but {folder} has {len(photos)} photos; they belong together by "
-            "order, so the numbers must be equal."
+            f"{path.name} has {len(rows)} poses, but {folder} has {len(photos)} photos; they belong together "
+            "by order, so the numbers must be equal."
         )
     loaded = Source(FORMAT, [], poses={"from": "poses_bounds.npy"})
     for photo, row in zip(photos, rows.astype(np.float64), strict=True):
@@ -59,7 +61,7 @@ def load(source: Path, options: SourceOptions) -> Source:
         camera = _camera(matrix[:, 4], size, what)
         if camera is None:
             shape = f"{matrix[1, 4]:g}×{matrix[0, 4]:g}"
-            why = f"the picture is {size[0]}×{size[1]}, which is no uniform scaling of the {shape} of its pose"
+            why = f"the picture is {size[0]}×{size[1]}, no uniform scaling of the {shape} of its pose"
             loaded.left_out.append(LeftOut(photo.name, why))
             continue
         loaded.views.append(SourceView(photo.name, photo, camera, rotation, translation))
@@ -72,13 +74,16 @@ def source_files(source: Path) -> list[Path]:
 
 
 def _camera(hwf: np.ndarray, size: tuple[int, int], what: str) -> SourceCamera | None:
-    """The camera for a photo of ``size``: LLFF's images_4 and the like are whole scalings of what the poses say."""
+    """The camera for a photo of ``size``; None if that is no uniform scaling of what the pose says."""
     height, width, focal = (float(number) for number in hwf)
     if not (np.isfinite(hwf).all() and min(height, width, focal) > 0):
-        raise TurntableError(f"{what}: height, width and focal length must be positive numbers, not {hwf.tolist()}.")
+        raise TurntableError(
+            f"{what}: height, width and focal length must be positive numbers, not {hwf.tolist()}."
+        )
     scale = size[0] / width
     if abs(height * scale - size[1]) > 1.0:  # a pixel of rounding on the shorter side is usual
         return None
-    camera = SourceCamera("SIMPLE_PINHOLE", (focal * scale, size[0] / 2, size[1] / 2), *size)
+    focals = (focal * scale, focal * size[1] / height)
+    camera = SourceCamera("PINHOLE", (*focals, size[0] / 2, size[1] / 2), *size)
     check_intrinsics(camera, what)
     return camera

@@ -1,6 +1,7 @@
-"""Middlebury multi-view stereo: ``<name>_par.txt``, a line ``photo K R t`` each (world to camera, OpenCV's axes).
+"""Middlebury multi-view stereo: ``<name>_par.txt``, a line ``photo K R t`` each.
 
-``K [R t]`` gives pixel indices, pixel 0's centre being 0; the house's pixel centres lie at half integers, so half a
+Poses are world to camera with OpenCV's axes. ``K [R t]`` gives pixel indices, pixel 0's centre being 0, as is
+usual where calibration comes from detected corners; the house's pixel centres lie at half integers, so half a
 pixel is added to the principal point.
 """
 
@@ -35,7 +36,9 @@ def load(source: Path, options: SourceOptions) -> Source:
     path = files[0]
     lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     if not lines or len(lines[0]) != 1 or not lines[0][0].isdigit() or int(lines[0][0]) != len(lines) - 1:
-        raise TurntableError(f"{path.name} must begin with the number of its lines; it has {len(lines) - 1} after the first.")
+        raise TurntableError(
+            f"{path.name} must begin with the number of its lines; it has {len(lines) - 1} after the first."
+        )
     loaded = Source(FORMAT, [], poses={"from": path.name})
     for words in lines[1:]:
         what = f"{path.name}: the line of {words[0]}"
@@ -44,7 +47,9 @@ def load(source: Path, options: SourceOptions) -> Source:
         except ValueError:
             numbers = np.zeros(0)
         if numbers.size != 21:
-            raise TurntableError(f"{what} must be a name and 21 numbers (K, R, t); it has {len(words) - 1} words after the name.")
+            raise TurntableError(
+                f"{what} must be a name and 21 numbers (K, R, t); {len(words) - 1} words follow the name."
+            )
         k, rotation, t = numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3), numbers[18:]
         photo = source / words[0]
         size = upright_size(photo)
@@ -57,7 +62,9 @@ def load(source: Path, options: SourceOptions) -> Source:
         camera = SourceCamera("PINHOLE", (k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5), *size)
         check_intrinsics(camera, what)
         if not np.isfinite(t).all():
-            raise TurntableError(f"{what} must hold finite numbers, but has NaN or infinity. Mend or remove that entry.")
+            raise TurntableError(
+                f"{what} must hold finite numbers, but has NaN or infinity. Mend or remove that entry."
+            )
         loaded.views.append(SourceView(words[0], photo, camera, nearest_rotation(rotation, what), t))
     return loaded
 

@@ -43,10 +43,12 @@ class SourceView:
     Args:
         name: as the source names it (its file name, with folders where that is needed to be unique).
         image_path: the photo: whatever Pillow reads, EXIF orientation not yet applied.
-        camera: its intrinsics, for the upright photo.
+        camera: its intrinsics, in the photo's pixels.
         R: ``float64[3, 3]``, t: ``float64[3]``: world to camera, OpenCV axes.
         mask_path: a grey picture, bright where a pixel counts, or None.
         held_out: what the source says about the split; None where it says nothing.
+        upright: where the photo has its camera's size both as EXIF says to hold it and as its pixels lie in
+            the file, whether the camera is for the former.
     """
 
     name: str
@@ -56,6 +58,7 @@ class SourceView:
     t: np.ndarray
     mask_path: Path | None = None
     held_out: bool | None = None
+    upright: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,12 @@ class SourceOptions:
     """What a user may say about reading a source.
 
     Args:
+        scratch: a folder for intermediate files; removed by the caller.
         seed: for everything that draws random numbers while finding poses.
         accept_poses: go on even where the gate finds the poses doubtful.
         matching: ``exhaustive``, ``sequential`` or ``auto`` (sequential for videos and many photos).
         mapper: ``incremental`` or ``global``.
         frames: how many frames to take from a video.
-        scratch: a folder for intermediate files; removed by the caller.
         progress: told how far long work is.
     """
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from ..errors import TurntableError
 
+FEWEST_TRAINING = 2
+"""One photo shows no shape: with fewer, what a method is scored on is a guess."""
+
 
 def split(names: Sequence[str], said: Sequence[bool | None], every: int) -> list[bool]:
     """Whether each view is held out.
@@ -19,7 +22,8 @@ def split(names: Sequence[str], said: Sequence[bool | None], every: int) -> list
         every: 2 or more.
 
     Raises:
-        TurntableError: ``every`` is out of range, or no training view or no held-out view would be left.
+        TurntableError: ``every`` is out of range, or fewer than two training views or no held-out view would
+        be left.
     """
     if every < 2:
         raise TurntableError(f"--every is at least 2, so that something is left to train on; not {every}.")
@@ -30,9 +34,10 @@ def split(names: Sequence[str], said: Sequence[bool | None], every: int) -> list
         rank = {index: place for place, index in enumerate(order)}
         held_out = [rank[index] % every == 0 for index in range(len(names))]
     training = held_out.count(False)
-    if training < 1 or training == len(held_out):
+    if training < FEWEST_TRAINING or training == len(held_out):
         raise TurntableError(
-            f"A capture needs at least one training view and one held-out view; of {len(names)} usable photos "
-            f"{training} would be for training. Add photos, or change --every."
+            f"A capture needs at least {FEWEST_TRAINING} training views and one held-out view; of "
+            f"{len(names)} usable photos {training} would be for training and {len(held_out) - training} held out. "
+            "Add photos, or change --every."
         )
     return held_out

@@ -1,15 +1,18 @@
 """``transforms.json``: Blender's (NeRF-synthetic), instant-ngp's and nerfstudio's.
 
-Every frame has a camera-to-world matrix with OpenGL's axes. Principal points come from COLMAP in all known writers,
-so pixel centres are at half integers already. Blender's flavour brings its own split: ``transforms_train.json`` is for
-training, ``transforms_test.json`` is held out, ``transforms_val.json`` is not used (as in the papers).
+Every frame has a camera-to-world matrix with OpenGL's axes. Principal points come from COLMAP in all known
+writers (instant-ngp's and nerfstudio's scripts copy them unchanged, Blender's is the picture's centre), so
+pixel centres are at half integers already. nerfstudio's ``applied_transform`` is contained in its matrices
+and in its ``ply_file_path`` alike, so nothing is left to apply. Blender's flavour brings its own split:
+``transforms_train.json`` is for training, ``transforms_test.json`` is held out, ``transforms_val.json`` is
+not used (as in the papers). nerfstudio's ``train_filenames`` and ``test_filenames`` are a split too.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -64,10 +67,16 @@ def _load_file(path: Path, held_out: bool | None, into: Source) -> None:
     document = _read(path)
     frames = document.get("frames")
     if not isinstance(frames, list) or not frames:
-        raise TurntableError(f"{path.name} needs a list of frames with at least one entry, not {str(frames)[:60]!r}.")
+        raise TurntableError(
+            f"{path.name} needs a list of frames with at least one entry, not {str(frames)[:60]!r}."
+        )
     paths = []
     for index, frame in enumerate(frames):
-        if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str) or not frame["file_path"]:
+        if (
+            not isinstance(frame, dict)
+            or not isinstance(frame.get("file_path"), str)
+            or not frame["file_path"]
+        ):
             raise TurntableError(f"{path.name}: frame {index} needs a file_path; it has {str(frame)[:60]!r}.")
         paths.append(frame["file_path"])
     names = common_names(paths) if held_out is None else [p.removeprefix("./") for p in paths]
@@ -89,7 +98,10 @@ def _load_file(path: Path, held_out: bool | None, into: Source) -> None:
         mask = frame.get("mask_path")
         said = held_out
         if said is None and split is not None:
-            said = split.get(frame["file_path"], False)
+            said = split.get(_plain(frame["file_path"]))
+            if said is None:
+                into.left_out.append(LeftOut(name, "neither train_filenames nor test_filenames names it"))
+                continue
         into.views.append(
             SourceView(name, photo, camera, rotation, translation, path.parent / mask if mask else None, said)
         )
@@ -98,6 +110,11 @@ def _load_file(path: Path, held_out: bool | None, into: Source) -> None:
             into.points, into.point_colours = read_points(path.parent / document["ply_file_path"])
         except ValueError as error:
             into.notes.append(f"The sparse points could not be read and are made anew: {error}.")
+        else:
+            into.notes.append(
+                f"The sparse points are those of {document['ply_file_path']}, which doesn't say which photos "
+                "saw them: some may come from held-out ones."
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -112,9 +129,27 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _own_split(document: dict[str, Any]) -> dict[str, bool] | None:
     """nerfstudio's ``train_filenames`` and ``test_filenames``: whether a file is held out."""
-    if not document.get("test_filenames") or not document.get("train_filenames"):
-        return None
-    return {name: True for name in document["test_filenames"]}
+    lists = {}
+    for key in ("train_filenames", "test_filenames"):
+        names = document.get(key)
+        if not names:
+            return None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TurntableError(
+                f"transforms.json: {key} must be a list of file names, not {str(names)[:60]!r}."
+            )
+        lists[key] = {_plain(name) for name in names}
+    both = sorted(lists["train_filenames"] & lists["test_filenames"])
+    if both:
+        raise TurntableError(
+            f"transforms.json: a photo is for training or held out, but {both[0]!r} stands in both "
+            "train_filenames and test_filenames. Remove it from one."
+        )
+    return dict.fromkeys(lists["train_filenames"], False) | dict.fromkeys(lists["test_filenames"], True)
+
+
+def _plain(file_path: str) -> str:
+    return PurePosixPath(file_path.replace("\\", "/")).as_posix()
 
 
 def _find(folder: Path, file_path: str) -> Path | None:
@@ -133,12 +168,18 @@ def _size(frame: dict[str, Any], document: dict[str, Any]) -> tuple[int, int] | 
     width, height = frame.get("w", document.get("w")), frame.get("h", document.get("h"))
     if width is None or height is None:
         return None
-    if not all(isinstance(side, int | float) and math.isfinite(side) and side >= 1 for side in (width, height)):
-        raise TurntableError(f"transforms.json: w and h must be positive numbers, not {width!r} and {height!r}.")
+    if not all(
+        isinstance(side, int | float) and math.isfinite(side) and side >= 1 for side in (width, height)
+    ):
+        raise TurntableError(
+            f"transforms.json: w and h must be positive numbers, not {width!r} and {height!r}."
+        )
     return int(width), int(height)
 
 
-def _camera(frame: dict[str, Any], document: dict[str, Any], size: tuple[int, int], what: str) -> SourceCamera:
+def _camera(
+    frame: dict[str, Any], document: dict[str, Any], size: tuple[int, int], what: str
+) -> SourceCamera:
     def number(key: str) -> float | None:
         value = frame.get(key, document.get(key))
         if value is None:
@@ -159,17 +200,30 @@ def _camera(frame: dict[str, Any], document: dict[str, Any], size: tuple[int, in
     fx = focal("fl_x", "camera_angle_x", width)
     fy = focal("fl_y", "camera_angle_y", height)
     if fx is None and fy is None:
-        raise TurntableError(f"{what} needs fl_x or camera_angle_x; it has neither.")
-    if number("fl_y") is None:  # the angles of some writers disagree in y; square pixels are the safer belief
-        fy = fx
+        raise TurntableError(f"{what} needs fl_x or camera_angle_x; it has neither. Add one.")
+    if fx is not None and number("fl_y") is None:
+        fy = fx  # the angles of some writers disagree in y; square pixels are the safer belief
     cx, cy = number("cx"), number("cy")
-    head = (fx or fy, fy or fx, width / 2 if cx is None else cx, height / 2 if cy is None else cy)
+    head = (
+        fy if fx is None else fx,
+        fx if fy is None else fy,
+        width / 2 if cx is None else cx,
+        height / 2 if cy is None else cy,
+    )
     k1, k2, k3, k4, p1, p2 = (number(key) or 0.0 for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
     model = str(frame.get("camera_model", document.get("camera_model", "OPENCV"))).upper()
     fisheye = model in ("OPENCV_FISHEYE", "FISHEYE") or bool(document.get("is_fisheye"))
     if fisheye:
         camera = SourceCamera("OPENCV_FISHEYE", (*head, k1, k2, k3, k4), width, height)  # type: ignore[arg-type]
-    elif model in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV"):
+    elif model in (
+        "OPENCV",
+        "PINHOLE",
+        "SIMPLE_PINHOLE",
+        "PERSPECTIVE",
+        "SIMPLE_RADIAL",
+        "RADIAL",
+        "FULL_OPENCV",
+    ):
         if k4:
             raise TurntableError(f"{what}: k4 of a lens that is no fisheye isn't known here; it is {k4}.")
         if k3:
@@ -178,7 +232,9 @@ def _camera(frame: dict[str, Any], document: dict[str, Any], size: tuple[int, in
         else:
             camera = SourceCamera("OPENCV", (*head, k1, k2, p1, p2), width, height)  # type: ignore[arg-type]
     else:
-        raise TurntableError(f"{what}: camera_model {model!r} isn't known here; OPENCV, OPENCV_FISHEYE and PINHOLE are.")
+        raise TurntableError(
+            f"{what}: camera_model {model!r} isn't known here; OPENCV, OPENCV_FISHEYE and PINHOLE are."
+        )
     check_intrinsics(camera, what)
     return camera
 
