@@ -1,8 +1,9 @@
 """How Gaussians are added, moved and dropped while training.
 
 ``split`` cuts those where the image changes most with their position: into halves along the longest axis.
-``mcmc`` copies Gaussians in proportion to their opacity so that the picture stays nearly the same, and moves dead
-ones onto live ones the same way (3D Gaussian Splatting as Markov Chain Monte Carlo, arXiv 2404.09591, eq. 9).
+``mcmc`` copies Gaussians in proportion to their opacity so that the picture stays nearly the same, and moves
+dead ones onto live ones the same way (3D Gaussian Splatting as Markov Chain Monte Carlo, arXiv 2404.09591,
+eq. 9).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from .kernels import MEAN, OPACITY, QUATERNION, SCALE
 from .model import Model
 
 DEAD = 0.005
-"""Opacity below which a Gaussian is of no use, as in 3DGS and 3DGS-MCMC: just above 1/255, where it isn't drawn."""
+"""Opacity below which a Gaussian is of no use, as in 3DGS and 3DGS-MCMC: just above 1/255, where it isn't
+drawn.
+"""
 MOST_COPIES = 51
 """As 3DGS-MCMC has it: the binomial sums beyond are no longer exact in floating point."""
 
@@ -46,7 +49,8 @@ def _split(model: Model, alive: np.ndarray, target: int, generator: np.random.Ge
     score = np.where(alive, model.activity[0, :count].astype(np.float64), 0)
     wanted = min(wanted, int((score > 0).sum()) // 2)
     if wanted:
-        # weighted sampling without replacement: the greatest of log(u) / weight (Efraimidis and Spirakis, 2006)
+        # weighted sampling without replacement: the greatest of log(u) / weight (Efraimidis and Spirakis,
+        # 2006)
         with np.errstate(divide="ignore"):
             keys = np.log(generator.random(count)) / np.where(score > 0, score, 1e-300)
         parents = np.sort(np.argpartition(keys, count - wanted)[count - wanted :])
@@ -65,8 +69,9 @@ def _split(model: Model, alive: np.ndarray, target: int, generator: np.random.Ge
 def halves(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each Gaussian, ``float32[59, M]``, cut in two along its longest axis.
 
-    The centres move half a standard deviation to either side, that axis shrinks to sqrt(1 - 0.25), which keeps the
-    pair's covariance, and each gets the opacity that makes two of them in a row as opaque as the one was.
+    The centres move half a standard deviation to either side, that axis shrinks to sqrt(1 - 0.25), which
+    keeps the pair's covariance, and each gets the opacity that makes two of them in a row as opaque as the
+    one was.
     """
     longest = np.argmax(values[SCALE], axis=0)
     columns = np.arange(values.shape[1])
@@ -100,7 +105,8 @@ def shared(opacity: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Opacity of each of ``copies`` Gaussians that stand for one, and the factor on their scales.
 
     3DGS-MCMC's equation 9: o' = 1 - (1 - o)^(1/n), and the scales shrink by
-    o / sum_{i=1..n} sum_{k=0..i-1} C(i-1, k) (-1)^k o'^(k+1) / sqrt(k+1), so that a ray through the centre meets as much.
+    o / sum_{i=1..n} sum_{k=0..i-1} C(i-1, k) (-1)^k o'^(k+1) / sqrt(k+1), so that a ray through the centre
+    meets as much.
     """
     each = 1 - (1 - opacity) ** (1 / copies)
     total = np.zeros_like(each)
@@ -111,7 +117,9 @@ def shared(opacity: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _spread_over(model: Model, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share each source's opacity among itself and its copies; returns the sources (once each) and their values."""
+    """Share each source's opacity among itself and its copies; returns the sources (once each) and their
+    values.
+    """
     unique, counts = np.unique(sources, return_counts=True)
     opacity = np.clip(model.opacities()[unique], DEAD, 1 - 1e-6)
     each, factor = shared(opacity, np.minimum(counts + 1, MOST_COPIES))

@@ -1,8 +1,8 @@
 """Writing the Gaussians for other programs: 3DGS's ``point_cloud.ply`` and Niantic's ``.spz``.
 
-Units and axes stay those of the capture in the PLY. SPZ wants right, up, back (OpenGL's camera axes: RUB) while a
-capture's world has no axes of its own; like other converters from 3DGS's PLY, the world is taken as right, down,
-front (RDF) and turned about x by 180°.
+Units and axes stay those of the capture in the PLY. SPZ wants right, up, back (OpenGL's camera axes: RUB)
+while a capture's world has no axes of its own; like other converters from 3DGS's PLY, the world is taken as
+right, down, front (RDF) and turned about x by 180°.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ COLOUR_SCALE = 0.15
 def ply(values: np.ndarray) -> bytes:
     """``point_cloud.ply`` as 3DGS's own code writes it, of ``float32[59, N]``.
 
-    Order: x y z, nx ny nz (zeros), f_dc_0..2, f_rest_0..44 (all of red, then green, then blue), opacity (logit),
-    scale_0..2 (logarithms), rot_0..3 (w x y z, normalised here).
+    Order: x y z, nx ny nz (zeros), f_dc_0..2, f_rest_0..44 (all of red, then green, then blue), opacity
+    (logit), scale_0..2 (logarithms), rot_0..3 (w x y z, normalised here).
     """
-    names = ["x", "y", "z", "nx", "ny", "nz"] + [f"f_dc_{i}" for i in range(3)] + [f"f_rest_{i}" for i in range(45)]
+    names = (
+        ["x", "y", "z", "nx", "ny", "nz"]
+        + [f"f_dc_{i}" for i in range(3)]
+        + [f"f_rest_{i}" for i in range(45)]
+    )
     names += ["opacity"] + [f"scale_{i}" for i in range(3)] + [f"rot_{i}" for i in range(4)]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {values.shape[1]}"]
     header += [f"property float {name}" for name in names] + ["end_header", ""]
@@ -53,7 +57,11 @@ def spz(values: np.ndarray, degree: int, antialias: bool) -> bytes:
     count, turn = values.shape[1], np.array([1, -1, -1], np.float64)
     header = struct.pack("<IIIBBBB", SPZ_MAGIC, 2, count, degree, SPZ_FRACTION_BITS, int(antialias), 0)
     limit = 2**23 - 1
-    fixed = np.rint(values[MEAN].T.astype(np.float64) * turn * 2**SPZ_FRACTION_BITS).clip(-limit, limit).astype("<i4")
+    fixed = (
+        np.rint(values[MEAN].T.astype(np.float64) * turn * 2**SPZ_FRACTION_BITS)
+        .clip(-limit, limit)
+        .astype("<i4")
+    )
     positions = fixed.reshape(-1, 1).view(np.uint8).reshape(count, 3, 4)[:, :, :3]
     opacity = 1 / (1 + np.exp(-values[OPACITY].astype(np.float64)))
     colour = values[HARMONIC].reshape(16, 3, -1).astype(np.float64)
@@ -67,7 +75,9 @@ def spz(values: np.ndarray, degree: int, antialias: bool) -> bytes:
         to_byte(turned.T * 127.5 + 127.5),
         harmonics_bytes(colour[1 : (degree + 1) ** 2]),
     ]
-    return gzip.compress(header + b"".join(np.ascontiguousarray(part).tobytes() for part in parts), 6, mtime=0)
+    return gzip.compress(
+        header + b"".join(np.ascontiguousarray(part).tobytes() for part in parts), 6, mtime=0
+    )
 
 
 def to_byte(values: np.ndarray) -> np.ndarray:
@@ -80,7 +90,9 @@ FLIPS = np.array([-1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1], np.float
 
 
 def harmonics_bytes(coefficients: np.ndarray) -> np.ndarray:
-    """``uint8[N, K, 3]`` of ``[K, 3, N]``: 5 bits for degree 1, 4 above, as the reference encoder buckets them."""
+    """``uint8[N, K, 3]`` of ``[K, 3, N]``: 5 bits for degree 1, 4 above, as the reference encoder buckets
+    them.
+    """
     terms = len(coefficients)
     values = np.rint((coefficients * FLIPS[:terms, None, None]).transpose(2, 0, 1) * 128 + 128)
     bucket = np.where(np.arange(terms) < 3, 8, 16)[None, :, None]

@@ -1,7 +1,7 @@
 """The compiled kernels, through ctypes: which build fits this processor, and calls that take NumPy arrays.
 
-ctypes lets other Python threads run during a call. Each build of ``kernels/splat.c`` is one library beside this
-file, ``kernels-<instruction set>.so``; ``hatch_build.py`` in the repository's root makes them.
+ctypes lets other Python threads run during a call. Each build of ``kernels/splat.c`` is one library beside
+this file, ``kernels-<instruction set>.so``; ``hatch_build.py`` in the repository's root makes them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 
 ROWS = 59
 MEAN, SCALE, QUATERNION, OPACITY, HARMONIC = slice(0, 3), slice(3, 6), slice(6, 10), 10, slice(11, 59)
-"""Rows of a model: means (scene units), logarithms of scales, quaternions (w, x, y, z; any length), logit of the
-opacity, harmonics (16 coefficients, each for red, green and blue)."""
+"""Rows of a model: means (scene units), logarithms of scales, quaternions (w, x, y, z; any length), logit of
+the opacity, harmonics (16 coefficients, each for red, green and blue)."""
 
 
 class ViewStruct(ctypes.Structure):
@@ -76,7 +76,9 @@ def view_struct(
     view = ViewStruct()
     view.width, view.height = max(camera.width >> level, 1), max(camera.height >> level, 1)
     shrink = 0.5**level
-    view.fx, view.fy, view.cx, view.cy = (value * shrink for value in (camera.fx, camera.fy, camera.cx, camera.cy))
+    view.fx, view.fy, view.cx, view.cy = (
+        value * shrink for value in (camera.fx, camera.fy, camera.cx, camera.cy)
+    )
     view.rotation[:] = np.asarray(camera.R, np.float64).ravel().tolist()
     view.translation[:] = np.asarray(camera.t, np.float64).ravel().tolist()
     view.near = near
@@ -122,7 +124,8 @@ def _pointer(array: np.ndarray | None, dtype: Any) -> Any:
 class Kernels:
     """A context of the kernels: threads, scratch memory, and the last rendered image.
 
-    A ``model`` below is ``float32[59, S]`` of which the first ``count`` columns are Gaussians; S is a multiple of 16.
+    A ``model`` below is ``float32[59, S]`` of which the first ``count`` columns are Gaussians; S is a
+    multiple of 16.
 
     Args:
         threads: how many work; results do not depend on it.
@@ -138,8 +141,8 @@ class Kernels:
             instruction_set = sets[-1]
         if instruction_set not in sets:
             raise RuntimeError(
-                f"Setting instruction_set is one that was built and that this {platform.machine()} processor has "
-                f"({', '.join(sets)}) or auto, not {instruction_set!r}."
+                f"Setting instruction_set is one that was built and that this {platform.machine()} processor "
+                f"has ({', '.join(sets)}) or auto, not {instruction_set!r}."
             )
         self.instruction_set = instruction_set
         self.threads = threads or usable_cores()
@@ -174,9 +177,16 @@ class Kernels:
         assert model.shape[0] == ROWS and model.shape[1] % 16 == 0 and count <= model.shape[1], model.shape
         self._size, self._count = (view.height, view.width), count
         if not self._library.splat_forward(
-            self._context, _pointer(model, np.float32), count, model.shape[1], ctypes.byref(view), int(with_depth)
+            self._context,
+            _pointer(model, np.float32),
+            count,
+            model.shape[1],
+            ctypes.byref(view),
+            int(with_depth),
         ):
-            raise MemoryError(f"rendering {count} Gaussians at {view.width}×{view.height} needs more memory than there is")
+            raise MemoryError(
+                f"rendering {count} Gaussians at {view.width}×{view.height} needs more memory than there is"
+            )
 
     def loss(self, photo: np.ndarray, mask: np.ndarray | None, ssim_weight: float) -> float:
         """The loss of the rendered image against ``uint8[H, W, 3]``; its gradient stays in the context.
@@ -187,15 +197,26 @@ class Kernels:
             ssim_weight: weight of 1 - SSIM; L1 has the rest.
         """
         assert photo.shape == (*self._size, 3), (photo.shape, self._size)
-        assert mask is None or mask.shape == self._size, (mask.shape if mask is not None else None, self._size)
+        assert mask is None or mask.shape == self._size, (
+            mask.shape if mask is not None else None,
+            self._size,
+        )
         value = ctypes.c_double()
         self._library.splat_loss(
-            self._context, _pointer(photo, np.uint8), _pointer(mask, np.uint8), ssim_weight, ctypes.byref(value)
+            self._context,
+            _pointer(photo, np.uint8),
+            _pointer(mask, np.uint8),
+            ssim_weight,
+            ctypes.byref(value),
         )
         return value.value
 
     def update(
-        self, model: np.ndarray, moments: np.ndarray, optimiser: OptimiserStruct, activity: np.ndarray | None = None
+        self,
+        model: np.ndarray,
+        moments: np.ndarray,
+        optimiser: OptimiserStruct,
+        activity: np.ndarray | None = None,
     ) -> None:
         """One step of Adam, in place, for every Gaussian that the last rendering showed.
 
@@ -220,7 +241,14 @@ class Kernels:
         """``float32[59, count]``: the loss's gradient with respect to the model, after :meth:`loss`."""
         out = np.zeros_like(model)
         self._library.splat_update(
-            self._context, _pointer(model, np.float32), None, None, _pointer(out, np.float32), None, model.shape[1], None
+            self._context,
+            _pointer(model, np.float32),
+            None,
+            None,
+            _pointer(out, np.float32),
+            None,
+            model.shape[1],
+            None,
         )
         return out[:, : self._count]
 
@@ -257,7 +285,9 @@ class Kernels:
         return int(counts[0]), int(counts[1])
 
     def projected(self) -> np.ndarray:
-        """``float32[count, 11]``: x, y, inverse covariance a, b, c, opacity, red, green, blue, z, drawn (0 or 1)."""
+        """``float32[count, 11]``: x, y, inverse covariance a, b, c, opacity, red, green, blue, z, drawn (0
+        or 1).
+        """
         out = np.empty((self._count, 11), np.float32)
         self._library.splat_projected(self._context, _pointer(out, np.float32))
         return out

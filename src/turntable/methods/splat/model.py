@@ -34,7 +34,9 @@ class Model:
         activity: ``float32[2, S]``: see :meth:`.kernels.Kernels.update`.
     """
 
-    def __init__(self, values: np.ndarray, moments: np.ndarray | None = None, activity: np.ndarray | None = None):
+    def __init__(
+        self, values: np.ndarray, moments: np.ndarray | None = None, activity: np.ndarray | None = None
+    ):
         self.count = values.shape[1]
         self.values = matrix((ROWS,), 16)
         self.moments = matrix((2, ROWS), 16)

@@ -15,7 +15,9 @@ def halved(photo: np.ndarray) -> np.ndarray:
     if photo.shape[0] < 2 or photo.shape[1] < 2:
         return photo[:height, :width].copy()
     even = photo[: 2 * height, : 2 * width].astype(np.uint16)
-    return ((even[0::2, 0::2] + even[1::2, 0::2] + even[0::2, 1::2] + even[1::2, 1::2] + 2) // 4).astype(np.uint8)
+    return ((even[0::2, 0::2] + even[1::2, 0::2] + even[0::2, 1::2] + even[1::2, 1::2] + 2) // 4).astype(
+        np.uint8
+    )
 
 
 class Photos:

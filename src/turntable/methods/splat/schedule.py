@@ -1,4 +1,5 @@
-"""What changes while training, as pure functions of the share of the budget used, so that any budget ends well.
+"""What changes while training, as pure functions of the share of the budget used, so that any budget ends
+well.
 
 ``fraction`` runs from 0 to 1. Numbers of steps appear only where a thing needs steps, not time.
 """
@@ -50,6 +51,8 @@ def rates(fraction: float, extent: float, factor: float) -> np.ndarray:
 
 
 def target(fraction: float, begin: int, most: int) -> int:
-    """How many Gaussians there should be: from ``begin`` to ``most``, growing by an even factor, until growth ends."""
+    """How many Gaussians there should be: from ``begin`` to ``most``, growing by an even factor, until
+    growth ends.
+    """
     share = min(1.0, fraction / GROWTH_ENDS)
     return max(1, round(begin * (max(most, 1) / max(begin, 1)) ** share)) if begin < most else most

@@ -1,9 +1,9 @@
 """The method ``splat``: 3D Gaussian Splatting on a CPU (Kerbl et al. 2023, arXiv 2308.04079).
 
-A scene is a set of Gaussians with opacity and a colour that depends on the viewing direction. Each step renders one
-training photo's view, compares, and moves every Gaussian that was seen a little; schedules follow the share of the
-budget that is used. Everything that chance or time decides is in :meth:`Splat.save`, and no result depends on the
-number of threads.
+A scene is a set of Gaussians with opacity and a colour that depends on the viewing direction. Each step
+renders one training photo's view, compares, and moves every Gaussian that was seen a little; schedules
+follow the share of the budget that is used. Everything that chance or time decides is in :meth:`Splat.save`,
+and no result depends on the number of threads.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ NOISE = 5e5
 
 
 class Rendering(NamedTuple):
-    """``image`` float32[H, W, 3]; ``depth`` float32[H, W], mean z, 0 where nothing is; ``opacity`` float32[H, W]."""
+    """``image`` float32[H, W, 3]; ``depth`` float32[H, W], mean z, 0 where nothing is; ``opacity``
+    float32[H, W].
+    """
 
     image: np.ndarray
     depth: np.ndarray
@@ -76,7 +78,9 @@ class Splat:
             kind = "points" if len(points) >= ENOUGH_POINTS else "photos"
         if kind == "points":
             if not len(points):
-                raise ValueError("start=points needs sparse points, and the capture has none; use start=photos")
+                raise ValueError(
+                    "start=points needs sparse points, and the capture has none; use start=photos"
+                )
             start = from_points(points, colours, self._layout)
         else:
             count = int(self._settings["start_gaussians"]) or int(self._photos.mean_pixels / 8)
@@ -120,7 +124,9 @@ class Splat:
         optimiser.opacity_weight = float(settings["opacity_regularisation"])
         optimiser.scale_weight = float(settings["scale_regularisation"]) / self._layout.extent
         optimiser.noise = NOISE * float(rates[0]) if settings["densification"] == "mcmc" else 0.0
-        optimiser.seed = ctypes.c_uint64(self._seed * 0x9E3779B97F4A7C15 + self._step * 0xD1B54A32D192ED03).value
+        optimiser.seed = ctypes.c_uint64(
+            self._seed * 0x9E3779B97F4A7C15 + self._step * 0xD1B54A32D192ED03
+        ).value
         return optimiser
 
     def render(self, camera: Any) -> Rendering:
@@ -166,8 +172,8 @@ class Splat:
 def default_cap(mean_pixels: float) -> int:
     """How many Gaussians at most: seven for ten pixels of a photo, within half of the machine's memory.
 
-    More than that gains little on the held-out views of small captures (docs/splat.md has the numbers) and costs
-    time in each step.
+    More than that gains little on the held-out views of small captures (docs/splat.md has the numbers) and
+    costs time in each step.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1000, min(int(0.7 * mean_pixels), memory // 2 // BYTES_PER_GAUSSIAN))

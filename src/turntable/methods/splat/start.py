@@ -1,6 +1,7 @@
 """Where the Gaussians begin: at the capture's sparse points, or at depths found by comparing training photos.
 
-Words: the focus is the point nearest to all optical axes; the extent is how far cameras stand from their middle.
+Words: the focus is the point nearest to all optical axes; the extent is how far cameras stand from their
+middle.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Start:
-    """Gaussians to begin with: ``means`` float64[N, 3], ``colours`` float64[N, 3] in [0, 1], ``sizes`` float64[N]."""
+    """Gaussians to begin with: ``means`` float64[N, 3], ``colours`` float64[N, 3] in [0, 1], ``sizes``
+    float64[N].
+    """
 
     means: np.ndarray
     colours: np.ndarray
@@ -44,7 +47,9 @@ class Start:
 
 
 def layout_of(cameras: list[Any], points: np.ndarray) -> Layout:
-    """Extent, focus and distance of the training cameras; sparse points say more of the distance where there are any."""
+    """Extent, focus and distance of the training cameras; sparse points say more of the distance where there
+    are any.
+    """
     centres = np.stack([camera.centre for camera in cameras])
     axes = np.stack([camera.forward for camera in cameras])
     spread = float(np.linalg.norm(centres - centres.mean(0), axis=1).max())
@@ -58,17 +63,21 @@ def layout_of(cameras: list[Any], points: np.ndarray) -> Layout:
     else:
         distance = 0.0
     if len(points):
-        z = np.concatenate([(points - centre) @ axis for centre, axis in zip(centres, axes)])
+        z = np.concatenate([(points - centre) @ axis for centre, axis in zip(centres, axes, strict=True)])
         z = z[z > 0]
         distance = float(np.median(z)) if len(z) else distance
-    if not distance > 0:  # axes nearly parallel, or pointing away from each other: only the spread has a length
+    if (
+        not distance > 0
+    ):  # axes nearly parallel, or pointing away from each other: only the spread has a length
         distance = 4 * spread if spread > 0 else 1.0
     focus = (centres + distance * axes).mean(0)
     return Layout(max(1.1 * spread, 0.1 * distance), focus, distance)
 
 
 def from_points(points: np.ndarray, colours: np.ndarray, layout: Layout) -> Start:
-    """One Gaussian for each sparse point, as wide as the three nearest others are away (root of the mean square)."""
+    """One Gaussian for each sparse point, as wide as the three nearest others are away (root of the mean
+    square).
+    """
     sizes = np.clip(neighbour_distance(points), 1e-4 * layout.extent, 0.1 * layout.distance)
     return Start(points.astype(np.float64), colours / 255.0, sizes)
 
@@ -76,8 +85,8 @@ def from_points(points: np.ndarray, colours: np.ndarray, layout: Layout) -> Star
 def neighbour_distance(points: np.ndarray, window: int = 12) -> np.ndarray:
     """``float64[N]``: about how far the three nearest other points are (root of the mean square).
 
-    Points are sorted along three shifted Morton curves; nearest are sought among ``window`` followers on each,
-    which finds nearly all true neighbours at a cost that grows only as N log N.
+    Points are sorted along three shifted Morton curves; nearest are sought among ``window`` followers on
+    each, which finds nearly all true neighbours at a cost that grows only as N log N.
     """
     count = len(points)
     if count < 2:
@@ -114,11 +123,13 @@ def _morton(unit: np.ndarray) -> np.ndarray:
 
 
 def from_photos(photos: Photos, layout: Layout, count: int, generator: np.random.Generator) -> Start:
-    """Gaussians along rays through random pixels, each at the depth where other training photos look most alike.
+    """Gaussians along rays through random pixels, each at the depth where other training photos look most
+    alike.
 
     A plane sweep: for each ray, points at DEPTHS depths (evenly spaced in 1/z, from a fifth to five times the
-    focus's distance) are looked up in NEIGHBOURS other photos of the coarsest level; the likeness of a depth is the
-    mean colour difference, and a depth that few photos see counts as unlike. With one photo, depths are random.
+    focus's distance) are looked up in NEIGHBOURS other photos of the coarsest level; the likeness of a depth
+    is the mean colour difference, and a depth that few photos see counts as unlike. With one photo, depths
+    are random.
     """
     views = len(photos)
     level = photos_level(photos)
