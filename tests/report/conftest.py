@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_capture
 
+from conftest import make_capture
 from turntable.captures.capture import Capture
 from turntable.report.data import MetricInfo, ReportData, ReportRun
 from turntable.tasks.metrics import metrics
@@ -18,7 +18,8 @@ from turntable.tasks.summary import summarise
 from turntable.worker.png import write_png
 
 METRICS = [
-    MetricInfo(one.name, one.title, one.unit, one.higher_is_better, one.definition) for one in metrics().values()
+    MetricInfo(one.name, one.title, one.unit, one.higher_is_better, one.definition)
+    for one in metrics().values()
 ]
 
 

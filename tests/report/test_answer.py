@@ -32,7 +32,8 @@ def said(capture, run_of, data_of):
 def test_names_the_best_method_its_number_and_its_lead_over_the_floor(said):
     told = said(("nearest", "done", 14.618, 0.4), ("splat", "done", 27.514, 0.7))
     assert told.sentence == (
-        "splat did best: 27.51 dB mean PSNR over 2 held-out views, 12.89 dB above the floor, nearest (14.62 dB)."
+        "splat did best: 27.51 dB mean PSNR over 2 held-out views, "
+        "12.89 dB above the floor, nearest (14.62 dB)."
     )
     assert "PSNR and SSIM agree." in told.remarks
 
@@ -44,7 +45,9 @@ def test_says_that_nothing_beat_the_floor(said):
 
 
 def test_says_that_the_floor_was_not_run(said):
-    assert "the floor, nearest, was not run" in said(("a", "done", 20.0, 0.4), ("b", "done", 19.0, 0.3)).sentence
+    assert (
+        "the floor, nearest, was not run" in said(("a", "done", 20.0, 0.4), ("b", "done", 19.0, 0.3)).sentence
+    )
 
 
 def test_says_that_metrics_disagree(said):
@@ -75,7 +78,9 @@ def test_cannot_tell_without_two_methods_that_finished(said, runs, says):
 
 def test_a_failed_run_makes_it_undecided_but_the_rest_is_told(said):
     told = said(("nearest", "done", 14.0, 0.4), ("splat", "done", 27.0, 0.7), ("nerf", "failed", None, None))
-    assert told.sentence.startswith("Can’t tell which method did best: nerf failed. Of those with scores, splat did")
+    assert told.sentence.startswith(
+        "Can’t tell which method did best: nerf failed. Of those with scores, splat did"
+    )
 
 
 def test_seeds_of_one_method_count_as_their_mean_never_as_the_best_of_them(said):

@@ -20,7 +20,6 @@ PROBE = """
 window.addEventListener("load", () => setTimeout(() => {
   const found = {};
   try { (%s)(found); } catch (error) { found.error = String(error.stack); }
-  found.resources = performance.getEntriesByType("resource").map((one) => one.name);
   const out = document.createElement("pre");
   out.id = "probe";
   out.textContent = JSON.stringify(found);
@@ -28,16 +27,24 @@ window.addEventListener("load", () => setTimeout(() => {
 }, 300));
 """
 
+FILES_ONLY = (
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; script-src file:; '
+    "img-src file: data: blob:; style-src file: 'unsafe-inline'\">"
+)
+"""Makes Chromium refuse, and say on the console, whatever would be loaded from anywhere but files."""
+
 
 @pytest.fixture
 def browse(tmp_path, data_of):
     """``browse(capture, runs, script)``: what ``script`` noted of the page, and what the console said."""
 
-    def visit(capture, runs, script, *flags):
+    def visit(capture, runs, script, *flags, extra=""):
         index = build_page(data_of(capture, runs), tmp_path / "reports" / capture.name)
         (index.parent / "probe.js").write_text(PROBE % script)
         probed = index.with_name("probed.html")
-        probed.write_text(index.read_text().replace("</body>", '<script src="probe.js"></script></body>'))
+        text = index.read_text(encoding="utf-8").replace("<head>", f"<head>{FILES_ONLY}", 1)
+        text = text.replace("</body>", f'{extra}<script src="probe.js"></script></body>')
+        probed.write_text(text, encoding="utf-8")
         command = [
             str(CHROMIUM),
             "--headless",
@@ -67,12 +74,13 @@ def two(capture, run_of):
     return [run_of(capture, "nearest", 40.0), run_of(capture, "splat", 5.0)]
 
 
-def test_it_opens_from_a_file_without_an_error_or_a_request(browse, capture, two):
+def test_it_opens_from_a_file_without_an_error(browse, capture, two):
     found, console = browse(
         capture,
         two,
         """(found) => {
-          found.broken = [...document.images].filter((one) => one.src && one.complete && !one.naturalWidth).length;
+          const loaded = [...document.images].filter((one) => one.src && one.complete);
+          found.broken = loaded.filter((one) => !one.naturalWidth).length;
           found.shown = [...document.images].filter((one) => one.naturalWidth === 24).length;
           found.charts = document.querySelectorAll(".chart .main-svg .scatterlayer .trace").length;
           found.wide = document.documentElement.scrollWidth > window.innerWidth;
@@ -84,15 +92,24 @@ def test_it_opens_from_a_file_without_an_error_or_a_request(browse, capture, two
     assert found["shown"] > 0
     assert found["charts"] == 6
     assert not found["wide"]
-    assert found["resources"]
-    assert all(name.startswith(("file://", "data:", "blob:")) for name in found["resources"])
+
+
+@pytest.mark.parametrize("extra", ["", '<img src="http://elsewhere.example/pixel.png" alt="">'])
+def test_it_asks_for_nothing_but_files(browse, capture, two, extra):
+    script = "(found) => { document.querySelector('.picture').click(); }"
+    found, console = browse(capture, two, script, extra=extra)
+    assert "error" not in found
+    assert ["elsewhere.example" in line for line in console] == [True] * bool(extra)  # a request is noticed
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(browse, capture, two):
     found, console = browse(
         capture,
         two,
-        """(found) => { found.page = document.documentElement.scrollWidth; found.screen = window.innerWidth; }""",
+        """(found) => {
+          found.page = document.documentElement.scrollWidth;
+          found.screen = window.innerWidth;
+        }""",
         "--window-size=500,900",  # the narrowest window that Chromium makes
     )
     assert console == []
@@ -105,7 +122,8 @@ def test_views_are_sorted_as_chosen(browse, capture, two):
         two,
         """(found) => {
           const form = document.getElementById("sorting");
-          const names = () => [...document.querySelectorAll(".view h3")].map((one) => one.lastChild.textContent.trim());
+          const heads = () => [...document.querySelectorAll(".view h3")];
+          const names = () => heads().map((one) => one.lastChild.textContent.trim());
           const choose = (metric, run) => {
             form.elements.metric.value = metric; form.elements.run.value = run;
             form.dispatchEvent(new Event("change")); return names();

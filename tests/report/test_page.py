@@ -101,7 +101,9 @@ def test_pictures_have_sizes_and_load_when_they_are_seen(built, capture, three):
 def test_the_worst_view_comes_first_whatever_the_floor_does(built, capture, three):
     _, page = built(capture, three)
     per_item = three[1].scores["psnr"]["per_item"]
-    assert [view["name"] for view in page.inline["views"]] == sorted(per_item, key=lambda name: per_item[name])
+    assert [view["name"] for view in page.inline["views"]] == sorted(
+        per_item, key=lambda name: per_item[name]
+    )
 
 
 def test_the_table_lists_all_runs_best_first_and_failures_with_cause_and_log(built, data_of, capture, three):
@@ -170,7 +172,9 @@ def test_a_paper_is_linked_only_where_its_address_is_one_of_the_web(built, captu
     runs = [run_of(capture, name, noise) for name, noise in (("a", 1.0), ("b", 2.0))]
     runs[1] = replace(runs[1], paper={"title": "Trap", "url": "javascript:alert(1)"})
     _, page = built(capture, runs)
-    assert [attrs["href"] for attrs in page.all("a") if "://" in attrs["href"]] == ["https://example.org/paper"]
+    assert [attrs["href"] for attrs in page.all("a") if "://" in attrs["href"]] == [
+        "https://example.org/paper"
+    ]
     assert not any("javascript:" in attrs["href"] for attrs in page.all("a"))
     assert "Trap" in page.text
 
@@ -209,7 +213,9 @@ def test_any_set_of_runs_makes_a_page(built, capture, run_of, states):
     folder, page = built(capture, runs)
     assert "Can’t tell which method did best" in page.text
     assert (folder / "assets" / "plotly.min.js").exists() is ("done" in states)
-    assert all(f"Photo of {view.name}" in [one["alt"] for one in page.all("img")] for view in capture.held_out)
+    assert all(
+        f"Photo of {view.name}" in [one["alt"] for one in page.all("img")] for view in capture.held_out
+    )
 
 
 def test_one_held_out_view_makes_a_page(built, capture, run_of):
@@ -292,16 +298,21 @@ def test_seconds_have_as_many_digits_as_matter(value, text):
     assert seconds(value) == text
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0, "–"), (300 * 2**20, "300 MiB"), (3 * 2**30, "3.00 GiB")]
-)
+@pytest.mark.parametrize(("value", "text"), [(0, "–"), (300 * 2**20, "300 MiB"), (3 * 2**30, "3.00 GiB")])
 def test_memory_is_in_binary_units(value, text):
     assert memory(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "none"), (True, "yes"), (0.61234, "0.6123"), ([1, 2], "1, 2"), ({"a_b": 1}, "a b 1"), ([], "none")],
+    [
+        (None, "none"),
+        (True, "yes"),
+        (0.61234, "0.6123"),
+        ([1, 2], "1, 2"),
+        ({"a_b": 1}, "a b 1"),
+        ([], "none"),
+    ],
 )
 def test_documents_become_words(value, text):
     assert words(value) == text
