@@ -1,4 +1,4 @@
-"""``turntable demo``'s own capture: a still life on a turntable, rendered on the spot, all of it known exactly.
+"""``turntable demo``'s own capture: a still life rendered on the spot, all of it known exactly.
 
 Sixty photos from three heights, with the noise that a sensor's photons make, their exact cameras, and as
 truth the mesh that was rendered (``mesh.ply``, world units, all surfaces, hidden ones too) and each photo's
@@ -160,7 +160,7 @@ def radiance_of(camera: Camera, scene: Scene, highlights: bool = True) -> np.nda
     picture = np.zeros((camera.height * _SAMPLES * camera.width * _SAMPLES, 3))
     picture[covered] = colour
     blocks = picture.reshape(camera.height, _SAMPLES, camera.width, _SAMPLES, 3)
-    return sum(blocks[:, i, :, j] for i in range(_SAMPLES) for j in range(_SAMPLES)) / _SAMPLES**2
+    return blocks.mean((1, 3))
 
 
 def _highlight(
@@ -179,7 +179,7 @@ def _highlight(
 
 
 def photo_of(radiance: np.ndarray, seed: int, number: int) -> np.ndarray:
-    """What a sensor makes of linear RGB ``float64[H, W, 3]``: noise, a soft shoulder, sRGB; ``uint8[H, W, 3]``."""
+    """What a sensor makes of linear RGB: noise, a soft shoulder, sRGB; ``uint8[H, W, 3]``."""
     exposed = radiance * _EXPOSURE
     draw = np.random.default_rng([seed, 2, number])
     electrons = np.sqrt(exposed * _FULL_WELL + _READ_NOISE**2)

@@ -2,7 +2,7 @@
 
 Notation: V vertices, F triangles, a picture of H×W samples at half integers. ``nearness`` is a number per
 vertex that is linear over the picture and larger where the surface is nearer: 1/z in perspective, −z in a
-parallel projection. Triangles are seen from their front alone: from where their corners run counter-clockwise.
+parallel projection. Triangles are seen from their front alone, where their corners run counter-clockwise.
 
 Nothing here calls BLAS, whose sums depend on the number of threads: the same input gives the same bits.
 """

@@ -126,8 +126,8 @@ def _room(p: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """A grey-blue table of felt that rises into a wall, darker upwards, with faint clouds."""
     height = np.clip((p[..., 2] + 0.12) / 4.0, 0, 1)
     radius = np.hypot(p[..., 0], p[..., 1])
-    colour = _blend(_linear("b9c2c6"), _linear("5b7284"), height**0.6)
-    colour = _blend(colour, _linear("d9d2c3"), np.exp(-((radius / 2.1) ** 2)))
+    colour = _blend(_linear("8d9ca3"), _linear("40596b"), height**0.6)
+    colour = _blend(colour, _linear("b3aca0"), np.exp(-((radius / 2.1) ** 2)))
     felt = _noise(p * np.array([16.0, 16.0, 16.0]), 3)
     clouds = _noise(p * 1.3 + 5, 3)
     return colour * (0.80 + 0.22 * clouds + 0.20 * (felt - 0.5))[..., None]

@@ -1,4 +1,4 @@
-"""The method ``nearest``: shows the training photo whose camera is nearest. The floor that any method must beat."""
+"""The method ``nearest``: the training photo whose camera is nearest. The floor that any method must beat."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Nearest:
         self.finished = False
 
     def distances(self, camera: Any) -> np.ndarray:
-        """How far each training camera is from ``camera``, float64[V]: distance in capture radii plus angle."""
+        """How far each training camera is, float64[V]: distance in capture radii plus weighted angle."""
         apart = np.linalg.norm(self._centres - camera.centre, axis=1) / self._radius
         cosines = np.clip(self._directions @ camera.forward, -1.0, 1.0)
         return apart + self._angle_weight * np.arccos(cosines)

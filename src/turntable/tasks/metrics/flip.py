@@ -12,9 +12,9 @@ PIXELS_PER_DEGREE = 67.02064514160156
 """The authors' default: a 0.7 m wide display of 3840 pixels, seen from 0.7 m."""
 
 DEFINITION = (
-    "ꟻLIP (LDR) per view, from the authors' package flip-evaluator, at its default 67 pixels per degree: mean of the "
-    "error map, 0 to 1, lower is better; under a mask the mean over the mask's pixels, both pictures being mid-grey "
-    "elsewhere."
+    "ꟻLIP (LDR) per view, from the authors' package flip-evaluator, at its default 67 pixels per degree: "
+    "mean of the error map, 0 to 1, lower is better; under a mask the mean over the mask's pixels, both pictures "
+    "being mid-grey elsewhere."
 )
 
 

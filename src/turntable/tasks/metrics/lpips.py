@@ -1,10 +1,10 @@
 """LPIPS 0.1 (Zhang, Isola, Efros, Shechtman and Wang, "The Unreasonable Effectiveness of Deep Features as a
 Perceptual Metric", 2018), with weights from a local file. Needs torch, which Turntable itself does not.
 
-The file is a torch state dict (``torch.save``) with torchvision's keys of the trunk, ``features.<i>.weight`` and
-``features.<i>.bias`` of VGG-16 or AlexNet, and LPIPS 0.1's own keys of the linear heads,
-``lin<k>.model.1.weight``. Which net it is, its shapes say. Values of different nets are not comparable, so the
-net, the version and the input range are part of the score's name.
+The file is a torch state dict (``torch.save``) with torchvision's keys of the trunk, ``features.<i>.weight``
+and ``features.<i>.bias`` of VGG-16 or AlexNet, and LPIPS 0.1's own keys of the linear heads,
+``lin<k>.model.1.weight``. Which net it is, its shapes say. Values of different nets are not comparable, so
+the net, the version and the input range are part of the score's name.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class Network:
     def definition(self) -> str:
         """What is computed, in words."""
         return (
-            f"LPIPS 0.1, net {self.net.name}, input scaled to [−1, 1], per view, weights from a local file; lower is "
-            "better; under a mask both pictures are mid-grey elsewhere and the sum is divided by the mask's share."
+            f"LPIPS 0.1, net {self.net.name}, input scaled to [−1, 1], per view, weights from a local file; "
+            "lower is better; under a mask both pictures are mid-grey elsewhere and the sum is divided by "
+            "the mask's share."
         )
 
 
@@ -82,7 +83,7 @@ def load(path: Path) -> Network:
     if not path.is_file():
         raise TurntableError(f"--lpips-weights takes a file of weights; there is none at {path}.")
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise TurntableError(
             "LPIPS needs torch, which can't be imported here; install it (pip install torch) or leave "
@@ -95,14 +96,21 @@ def load(path: Path) -> Network:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise TurntableError(f"--lpips-weights takes a torch state dict; {path} is none ({first}).") from None
+    if not isinstance(weights, dict) or not all(
+        isinstance(value, torch.Tensor) for value in weights.values()
+    ):
+        raise TurntableError(
+            f"--lpips-weights takes a torch state dict of tensors; {path} holds something else."
+        )
     kernel = tuple(weights["features.0.weight"].shape[2:]) if "features.0.weight" in weights else None
     nets = {(3, 3): _vgg16(), (11, 11): _ALEX}
     if kernel not in nets:
         raise TurntableError(
-            f"--lpips-weights needs VGG-16's or AlexNet's features.<i>.weight; {path} has neither's features.0.weight."
+            f"--lpips-weights needs the features.<i>.weight of VGG-16 or AlexNet; {path} has neither's first."
         )
     net = nets[kernel]
-    needed = [f"features.{i}.weight" for i, layer in enumerate(net.layers) if layer[0] == "conv"]
+    convolutions = [i for i, layer in enumerate(net.layers) if layer[0] == "conv"]
+    needed = [f"features.{i}.{what}" for i in convolutions for what in ("weight", "bias")]
     needed += [f"lin{k}.model.1.weight" for k in range(len(net.taps))]
     missing = [key for key in needed if key not in weights]
     if missing:
@@ -110,7 +118,9 @@ def load(path: Path) -> Network:
     return Network(net, weights)
 
 
-def lpips(network: Network, photo: np.ndarray, rendering: np.ndarray, mask: np.ndarray | None = None) -> float:
+def lpips(
+    network: Network, photo: np.ndarray, rendering: np.ndarray, mask: np.ndarray | None = None
+) -> float:
     """LPIPS of two ``uint8[H, W, 3]``, under ``bool[H, W]`` where given.
 
     Raises:
@@ -123,7 +133,8 @@ def lpips(network: Network, photo: np.ndarray, rendering: np.ndarray, mask: np.n
         if not mask.any():
             raise ValueError("the mask counts no pixel")
         share = float(mask.mean())
-        photo, rendering = (np.where(mask[..., None], picture, np.uint8(128)) for picture in (photo, rendering))
+        grey = np.uint8(128)
+        photo, rendering = (np.where(mask[..., None], one, grey) for one in (photo, rendering))
     total = 0.0
     pairs = zip(_features(network, photo), _features(network, rendering), strict=True)
     for level, (of_photo, of_rendering) in enumerate(pairs):
@@ -134,8 +145,8 @@ def lpips(network: Network, photo: np.ndarray, rendering: np.ndarray, mask: np.n
 
 def _features(network: Network, picture: np.ndarray) -> list[Any]:
     """The unit-length features at each tap, ``float32[1, C, h, w]``."""
-    import torch
-    from torch.nn import functional
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
     with torch.no_grad():
         x = torch.from_numpy(picture.astype(np.float32) / np.float32(127.5) - 1).permute(2, 0, 1)[None]

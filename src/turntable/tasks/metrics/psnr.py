@@ -12,7 +12,8 @@ of one channel in a picture of 100 megapixels is 133 dB, so no other pair comes 
 
 DEFINITION = (
     "PSNR in dB per view: −10 log10 of the mean squared error over pixels and channels, sRGB values of 8-bit "
-    "pictures scaled to [0, 1]; under a mask over the mask's pixels alone; identical pictures count as 150 dB."
+    "pictures scaled to [0, 1]; under a mask over the mask's pixels alone; identical pictures count as "
+    "150 dB."
 )
 
 

@@ -1,9 +1,10 @@
 """Structural similarity (Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", 2004, eq. 13).
 
-Edges: a window that reaches over the picture's edge would need invented pixels. Implementations differ in what
-they invent (the original 3DGS pads with zeros, torchmetrics and scikit-image reflect), and average it in or crop
-it. Here only windows that lie wholly inside count, as in the original paper: the map is 10 pixels smaller
-on each side length. That equals scikit-image's and torchmetrics' values, which crop the same border away.
+Edges: a window that reaches over the picture's edge would need invented pixels. Implementations differ in
+what they invent (the original 3DGS pads with zeros; torchmetrics and scikit-image reflect), and average it in
+or crop it. Here only windows that lie wholly inside count, as in the original paper: the map is 10 pixels
+smaller along each side. torchmetrics and scikit-image crop the same border away, so their values are equal
+where they are told the same data range, the same window and population variances (neither's default).
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ SIGMA = 1.5
 K1, K2 = 0.01, 0.03
 
 DEFINITION = (
-    "SSIM per view: Gaussian window 11×11, σ 1.5, K1 0.01, K2 0.03, range 1, population variances, per RGB channel "
-    "on 8-bit sRGB values; mean over channels and over the windows that lie wholly inside the picture; under a mask "
-    "over those whose centre it counts."
+    "SSIM per view: Gaussian window 11×11, σ 1.5, K1 0.01, K2 0.03, range 1, population variances, per RGB "
+    "channel on 8-bit sRGB values; mean over channels and over the windows that lie wholly inside the "
+    "picture; under a mask over those whose centre it counts."
 )
 
 
