@@ -67,6 +67,7 @@ def test_equal_to_the_digits_shown_is_level(said):
         ([("a", "done", 20.0, 0.5)], "only a has scores (20.00 dB mean PSNR)"),
         ([("a", "failed", None, None)], "a failed"),
         ([("a", "done", 20.0, 0.5), ("b", "failed", None, None)], "b failed, and only a has scores"),
+        ([("a", "done", 20.0, 0.5), ("b", "done", None, None)], "no scores of b, and only a has scores"),
         ([("a", "queued", None, None), ("b", "running", None, None)], "b is running, a is queued"),
     ],
 )

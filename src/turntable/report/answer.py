@@ -42,13 +42,15 @@ def answer(data: ReportData) -> Answer:
     remarks = list(_remarks(field, data))
     if not field or not data.metrics:
         why = "no run has been scored" if data.runs else "nothing has been run yet"
-        return Answer(f"Can’t tell which method did best: {_reasons(failed, waiting, data) or why}.", ())
+        return Answer(
+            f"Can’t tell which method did best: {_reasons(failed, waiting, unscored, data) or why}.", ()
+        )
     metric = data.metrics[0]
     field = [one for one in field if metric.name in one.means]
     ranked = sorted(field, key=lambda one: _badness(one, metric))
     if len(ranked) == 1:
         only = ranked[0]
-        reason = _reasons(failed, waiting, data)
+        reason = _reasons(failed, waiting, unscored, data)
         start = (
             f"Can’t tell which method did best: {reason}, and"
             if reason
@@ -57,7 +59,7 @@ def answer(data: ReportData) -> Answer:
         value = with_unit(only.means[metric.name], metric)
         return Answer(f"{start} only {only.label} has scores ({value} mean {metric.title}).", tuple(remarks))
     best = _leader(ranked, metric, len(data.capture.held_out))
-    if reason := _reasons([*failed, *unscored], waiting, data):
+    if reason := _reasons(failed, waiting, unscored, data):
         return Answer(
             f"Can’t tell which method did best: {reason}. Of those with scores, {best}.", tuple(remarks)
         )
@@ -142,11 +144,15 @@ def _remarks(field: list[Contestant], data: ReportData) -> Iterable[str]:
         yield "Each was run once: how much of the difference is chance was not measured."
 
 
-def _reasons(failed: list[ReportRun], waiting: list[ReportRun], data: ReportData) -> str:
+def _reasons(
+    failed: list[ReportRun], waiting: list[ReportRun], unscored: list[ReportRun], data: ReportData
+) -> str:
     called = labels(data.runs)
     parts = []
     if failed:
         parts.append(f"{_list(called[run.id] for run in failed)} failed")
+    if unscored:
+        parts.append(f"no scores of {_list(called[run.id] for run in unscored)}")
     for state in ("running", "paused", "queued"):
         names = [called[run.id] for run in waiting if run.state == state]
         if names:
