@@ -87,7 +87,9 @@ def database_images(database: Any) -> dict[str, int]:
     return {image.name: image.image_id for image in database.read_all_images()}
 
 
-def match(database: Path, count: int, matching: str, seed: int, progress: Progress) -> None:
+def match(
+    database: Path, count: int, matching: str, seed: int, progress: Progress, max_ratio: float = 0.8
+) -> None:
     """Match and verify pairs of photos, batch by batch.
 
     Args:
@@ -96,6 +98,7 @@ def match(database: Path, count: int, matching: str, seed: int, progress: Progre
         matching: ``exhaustive``, or ``sequential`` by name.
         seed: for RANSAC.
         progress: told after every batch.
+        max_ratio: how much nearer the best match must be than the second best (Lowe's ratio).
     """
     import pycolmap
 
@@ -114,6 +117,7 @@ def match(database: Path, count: int, matching: str, seed: int, progress: Progre
         pairs = list(dict.fromkeys([*pairs, *itertools.combinations(anchors, 2)]))
     options = pycolmap.FeatureMatchingOptions()
     options.use_gpu = False
+    options.sift.max_ratio = max_ratio
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
     list_path = database.with_suffix(".pairs.txt")
