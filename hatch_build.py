@@ -34,11 +34,13 @@ INSIDE = "turntable/methods/splat"
 
 # No -ffast-math: the kernels tell NaN from numbers, and spans computed twice must agree. These two only say
 # that nobody reads errno or the floating point exception flags.
-FLAGS = "-std=gnu11 -O3 -fPIC -shared -fvisibility=hidden -fno-math-errno -fno-trapping-math".split()
+FLAGS = shlex.split("-std=gnu11 -O3 -fPIC -shared -fvisibility=hidden -fno-math-errno -fno-trapping-math")
 SETS = {
     "baseline": [],
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"],
+    "avx2": shlex.split("-mavx2 -mfma"),
+    "avx512": shlex.split(
+        "-mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512"
+    ),
 }
 
 
@@ -89,8 +91,9 @@ def platform_flags(compiler: list[str]) -> list[str]:
 def compile_set(compiler: list[str], name: str, target: Path) -> str:
     """Build one instruction set into ``target``, aside first. Returns "" or what the compiler said."""
     aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    command = [*compiler, *FLAGS, *SETS[name], "-o", str(aside), str(ROOT / SOURCE),
-    *platform_flags(compiler)] done = subprocess.run(command, capture_output=True, text=True, check=False)
+    files = ["-o", str(aside), str(ROOT / SOURCE)]
+    command = [*compiler, *FLAGS, *SETS[name], *files, *platform_flags(compiler)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0 and aside.exists():
         aside.replace(target)
         return ""
@@ -107,9 +110,9 @@ def compile_all(folder: Path) -> list[Path]:
     compilers = [compiler for compiler in (system_compiler(), zig_compiler()) if compiler]
     if not compilers:
         raise NoCompiler(
-            "Building Turntable needs a C compiler: $CC, cc, gcc or clang, or the PyPI package ziglang. None
-            was found; " "install one (Debian: apt install gcc; macOS: xcode-select --install; anywhere: pip
-            install ziglang)."
+            "Building Turntable needs a C compiler: $CC, cc, gcc or clang, or the PyPI package ziglang. None "
+            "was found; install one (Debian: apt install gcc; macOS: xcode-select --install; anywhere: "
+            "pip install ziglang)."
         )
     complaints = []
     for compiler in compilers:
@@ -119,7 +122,8 @@ def compile_all(folder: Path) -> list[Path]:
             complaint = compile_set(compiler, name, target)
             if complaint:
                 complaints.append(complaint)
-                print(f"splat's kernels for {name} were left out: {complaint.splitlines()[-1]}", file=sys.stderr)
+                reason = complaint.splitlines()[-1]
+                sys.stderr.write(f"splat's kernels for {name} were left out: {reason}\n")
                 target.unlink(missing_ok=True)
                 if name == "baseline":
                     break
@@ -159,6 +163,6 @@ def platform_tag() -> str:
 if __name__ == "__main__":
     try:
         for made in compile_all(ROOT / FOLDER):
-            print(made.relative_to(ROOT))
+            sys.stdout.write(f"{made.relative_to(ROOT)}\n")
     except NoCompiler as error:
         sys.exit(str(error))
