@@ -6,6 +6,7 @@ as their pixels lie in the file and ignores EXIF's orientation, so its cameras a
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ def read_model(folder: Path) -> Any:
         path = folder / f"{name}{suffix}"
         if path.exists() and path.stat().st_size == 0:
             raise TurntableError(f"The COLMAP model is damaged: {path} is empty (0 bytes). Export it again.")
+        if suffix == ".bin" and path.exists():
+            _check_whole(path)
     try:
         model = pycolmap.Reconstruction(folder)
         poses = [image.cam_from_world().matrix() for image in model.images.values() if image.has_pose]
@@ -97,6 +100,48 @@ def read_model(folder: Path) -> Any:
             f"The COLMAP model in {folder} has a pose with NaN or infinity. Export it again."
         )
     return model
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse a binary file that ends before all that it announces: pycolmap takes what isn't there for zeros.
+
+    Layout: COLMAP's documentation, "Output Format", Binary File Format.
+
+    Raises:
+        TurntableError: it is cut short, or has a camera of a model that nobody knows.
+    """
+    data = path.read_bytes()
+    skip = {"cameras.bin": _skip_camera, "images.bin": _skip_image, "points3D.bin": _skip_point}[path.name]
+    try:
+        (count,) = struct.unpack_from("<Q", data)
+        offset = 8
+        for _ in range(count):
+            offset = skip(data, offset)
+            if offset > len(data):
+                raise ValueError
+    except (struct.error, ValueError):
+        raise TurntableError(
+            f"The COLMAP model is damaged: {path} is cut short ({len(data)} bytes). Export it again."
+        ) from None
+
+
+def _skip_camera(data: bytes, offset: int) -> int:
+    import pycolmap
+
+    _, model, _, _ = struct.unpack_from("<IiQQ", data, offset)
+    kind = pycolmap.CameraModelId(model)  # ValueError where there is no such model
+    return offset + 24 + 8 * len(pycolmap.Camera.create_from_model_id(1, kind, 1.0, 1, 1).params)
+
+
+def _skip_image(data: bytes, offset: int) -> int:
+    end = data.index(b"\0", offset + 64)  # after the id, the pose and the camera's id comes the name
+    (points,) = struct.unpack_from("<Q", data, end + 1)
+    return end + 9 + 24 * points
+
+
+def _skip_point(data: bytes, offset: int) -> int:
+    (observations,) = struct.unpack_from("<Q", data, offset + 43)
+    return offset + 51 + 8 * observations
 
 
 def source_camera(camera: Any) -> SourceCamera:

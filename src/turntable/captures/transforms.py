@@ -96,6 +96,10 @@ def _load_file(path: Path, held_out: bool | None, into: Source) -> None:
             continue
         camera = _camera(frame, document, size, f"{path.name}: {name}")
         mask = frame.get("mask_path")
+        if mask is not None and not isinstance(mask, str):
+            raise TurntableError(
+                f"{path.name}: mask_path of {name} must be a file's path, not {str(mask)[:60]!r}."
+            )
         said = held_out
         if said is None and split is not None:
             said = split.get(_plain(frame["file_path"]))
