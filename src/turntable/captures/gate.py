@@ -192,5 +192,7 @@ def _remedy(missing: Sequence[PhotoFacts], photos: Sequence[PhotoFacts]) -> str:
         "belongs to a part that is not connected to the rest": "photos that lead from one part to the other",
         "shows too little of what the others show": "photos with two thirds of overlap, or leave these out",
     }
-    wanted = dict.fromkeys(remedies.get(reason(photo, photos), "photos of a still scene") for photo in missing)
+    wanted = dict.fromkeys(
+        remedies.get(reason(photo, photos), "photos of a still scene") for photo in missing
+    )
     return "; ".join(wanted) + "; or go on regardless with --accept-poses"

@@ -62,14 +62,22 @@ def load(source: Path, options: SourceOptions) -> Source:
         TurntableError: too few photos, or the gate doesn't trust the poses (unless ``options.accept_poses``).
     """
     if source.is_file():
-        originals, is_video = frames_of(source, options.frames, options.scratch / "frames", options.progress), True
+        originals, is_video = (
+            frames_of(source, options.frames, options.scratch / "frames", options.progress),
+            True,
+        )
     else:
         originals, is_video = _photos_in(source), False
         videos = _videos_in(source)
         if not originals and len(videos) == 1:
-            originals, is_video = frames_of(videos[0], options.frames, options.scratch / "frames", options.progress), True
+            originals, is_video = (
+                frames_of(videos[0], options.frames, options.scratch / "frames", options.progress),
+                True,
+            )
     if not originals:
-        raise TurntableError(f"Raw photos are .jpg, .png, .tif, .webp …; there are none in {source}, nor in its images/.")
+        raise TurntableError(
+            f"Raw photos are .jpg, .png, .tif, .webp …; there are none in {source}, nor in its images/."
+        )
     left_out: list[LeftOut] = []
     photos = _set_upright(originals, options, left_out)
     photos = _without_duplicates(photos, left_out)
@@ -87,14 +95,20 @@ def load(source: Path, options: SourceOptions) -> Source:
     if findings and not options.accept_poses:
         raise TurntableError(f"The photos' poses can't be trusted. {gate.summary(findings)}")
     if findings and not found.views:
-        raise TurntableError(f"No photo has a pose, which --accept-poses can't help. {gate.summary(findings)}")
+        raise TurntableError(
+            f"No photo has a pose, which --accept-poses can't help. {gate.summary(findings)}"
+        )
     facts = {photo.name: photo for photo in found.report.photos}
     for photo in photos:
         if photo.name not in found.views:
             why = gate.reason(facts[photo.name], found.report.photos)
             left_out.append(LeftOut(photo.name, f"no pose was found: {why}"))
     masks = source / "masks" if source.is_dir() else source.parent / "masks"
-    views = [found.view(photo, None if is_video else find_mask(masks, photo.name)) for photo in photos if photo.name in found.views]
+    views = [
+        found.view(photo, None if is_video else find_mask(masks, photo.name))
+        for photo in photos
+        if photo.name in found.views
+    ]
     return Source(
         FORMAT,
         views,
@@ -110,14 +124,18 @@ def load(source: Path, options: SourceOptions) -> Source:
 def _photos_in(folder: Path) -> list[Path]:
     for place in (folder, folder / "images"):
         if place.is_dir():
-            found = sorted(path for path in place.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
+            found = sorted(
+                path for path in place.iterdir() if path.suffix.lower() in PICTURES and path.is_file()
+            )
             if found:
                 return found
     return []
 
 
 def _videos_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+    )
 
 
 def source_files(source: Path) -> list[Path]:

@@ -70,10 +70,12 @@ def find_poses(photos: Sequence[Photo], matching: str, options: SourceOptions) -
     names = {photo.upright.name: photo.name for photo in photos}
     folder = photos[0].upright.parent
     database = options.scratch / "database.db"
-    shared = len({(photo.width, photo.height, photo.camera) for photo in photos}) == 1
+    cameras: dict[tuple[int, int, str], list[str]] = {}
+    for photo in photos:
+        cameras.setdefault((photo.width, photo.height, photo.camera), []).append(photo.upright.name)
     with quiet():
         pycolmap.set_random_seed(options.seed)
-        extract(database, folder, list(names), None, options.progress, CAMERA_MODEL, shared)
+        extract(database, folder, list(cameras.values()), None, options.progress, CAMERA_MODEL)
         with pycolmap.Database.open(database) as opened:
             _set_focal_lengths(opened, photos)
         match(database, len(photos), matching, options.seed, options.progress, MAX_RATIO)
@@ -82,7 +84,9 @@ def find_poses(photos: Sequence[Photo], matching: str, options: SourceOptions) -
     models.sort(key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
     kept = models[0] if models else None
     registered = {names[image.name] for image in kept.images.values() if image.has_pose} if kept else set()
-    elsewhere = {names[image.name] for model in models[1:] for image in model.images.values() if image.has_pose}
+    elsewhere = {
+        names[image.name] for model in models[1:] for image in model.images.values() if image.has_pose
+    }
     facts = tuple(
         PhotoFacts(
             name=photo.name,
@@ -101,7 +105,10 @@ def find_poses(photos: Sequence[Photo], matching: str, options: SourceOptions) -
     report = PoseReport(
         photos=facts,
         # photos that a smaller model shares with the kept one don't make it a part of its own
-        model_sizes=(len(registered), *(size for size in _own_sizes(models[1:], names, registered) if size >= 3)),
+        model_sizes=(
+            len(registered),
+            *(size for size in _own_sizes(models[1:], names, registered) if size >= 3),
+        ),
         median_track_length=float(np.median(tracks)) if tracks else 0.0,
         reprojection_px=float(kept.compute_mean_reprojection_error()),
     )
@@ -109,7 +116,10 @@ def find_poses(photos: Sequence[Photo], matching: str, options: SourceOptions) -
 
 
 def _own_sizes(models: Sequence[Any], names: dict[str, str], registered: set[str]) -> list[int]:
-    return [len({names[image.name] for image in model.images.values() if image.has_pose} - registered) for model in models]
+    return [
+        len({names[image.name] for image in model.images.values() if image.has_pose} - registered)
+        for model in models
+    ]
 
 
 def _set_focal_lengths(database: Any, photos: Sequence[Photo]) -> None:
@@ -155,7 +165,12 @@ def _map(database: Path, folder: Path, count: int, options: SourceOptions) -> li
     settings.min_model_size = 3
     return list(
         pycolmap.incremental_mapping(
-            database, folder, out, options=settings, initial_image_pair_callback=another, next_image_callback=another
+            database,
+            folder,
+            out,
+            options=settings,
+            initial_image_pair_callback=another,
+            next_image_callback=another,
         ).values()
     )
 
@@ -189,7 +204,9 @@ def _collect(model: Any, names: dict[str, str], report: PoseReport) -> FoundPose
             np.array(pose.translation, np.float64),
         )
     if not found.views:
-        raise TurntableError("pycolmap gave a model without any pose, which should never happen; please report it.")
+        raise TurntableError(
+            "pycolmap gave a model without any pose, which should never happen; please report it."
+        )
     holder = Source("photos", [])
     colmap.set_points(holder, model)
     found.points, found.colours = holder.points, holder.point_colours

@@ -16,6 +16,12 @@ from .source import Progress
 MAX_SIFT_SIDE = 1600
 """Pixels; bigger photos are made smaller for finding features: more than enough for poses, and four times quicker."""
 
+PEAK_THRESHOLD = 0.004
+"""Of SIFT's contrast. COLMAP's own 0.0067 finds a third fewer points, and small photos have few; matching sorts them."""
+
+BATCH_PHOTOS = 4
+"""Photos whose features are found between two reports of progress (and two chances for Ctrl-C)."""
+
 BATCH_PAIRS = 60
 """Pairs matched between two reports of progress (and two chances for Ctrl-C)."""
 
@@ -39,47 +45,46 @@ def quiet() -> Iterator[None]:
 def extract(
     database: Path,
     photos: Path,
-    names: Sequence[str],
+    cameras: Sequence[Sequence[str]],
     masks: Path | None,
     progress: Progress,
     camera_model: str = "PINHOLE",
-    shared: bool = False,
 ) -> None:
     """SIFT features of every photo into ``database``.
 
     Args:
         database: made if it isn't there.
-        photos: the folder of ``names``.
-        names: in the order of their image ids.
+        photos: the folder of all photos.
+        cameras: for each camera the names of the photos that it took.
         masks: a folder of ``<name>.png``, or None.
-        progress: told after every photo.
-        camera_model: of the cameras that are guessed from EXIF or 1.2 times the longer side.
-        shared: whether one camera took all photos.
+        progress: told after every few photos.
+        camera_model: of the cameras, whose focal lengths are guessed: 1.2 times the longer side.
     """
     import pycolmap
 
     options = pycolmap.FeatureExtractionOptions()
     options.max_image_size = MAX_SIFT_SIDE
     options.use_gpu = False  # other bits than on the CPU, and not on every machine
-    # Small photos: a lower contrast threshold than COLMAP's finds half as many points again; matching sorts them.
-    options.sift.peak_threshold = 0.004
+    options.sift.peak_threshold = PEAK_THRESHOLD
     reader = pycolmap.ImageReaderOptions(camera_model=camera_model)
     if masks is not None:
         reader.mask_path = masks
     pycolmap.Database.open(database).close()
-    mode = pycolmap.CameraMode.SINGLE if shared else pycolmap.CameraMode.PER_IMAGE
-    for done, batch in enumerate(_batches(names, 4)):
-        progress("features", done * 4, len(names))
+    # Ahead of the features, which finish in no certain order: the mapper goes by the ids, so they must not vary.
+    for names in cameras:
+        pycolmap.import_images(database, photos, pycolmap.CameraMode.SINGLE, list(names), reader)
+    every = [name for names in cameras for name in names]
+    for done, batch in enumerate(_batches(every, BATCH_PHOTOS)):
+        progress("features", done * BATCH_PHOTOS, len(every))
         pycolmap.extract_features(
             database,
             photos,
             image_names=list(batch),
-            camera_mode=mode,
             reader_options=reader,
             extraction_options=options,
             device=pycolmap.Device.cpu,
         )
-    progress("features", len(names), len(names))
+    progress("features", len(every), len(every))
 
 
 def database_images(database: Any) -> dict[str, int]:

@@ -68,16 +68,26 @@ def triangulate(views: list[CaptureView], scratch: Path, seed: int, progress: Pr
     with quiet():
         pycolmap.set_random_seed(seed)
         database = scratch / "database.db"
-        extract(database, photos, names, masks if any(masks.iterdir()) else None, progress)
+        extract(
+            database, photos, [[name] for name in names], masks if any(masks.iterdir()) else None, progress
+        )
         model = pycolmap.Reconstruction()
         with pycolmap.Database.open(database) as opened:
             ids = database_images(opened)
             for name, view in zip(names, views, strict=True):
                 _add_view(opened, model, ids[name], name, view)
-        match(database, len(views), "exhaustive" if len(views) <= EXHAUSTIVE_UP_TO else "sequential", seed, progress)
+        match(
+            database,
+            len(views),
+            "exhaustive" if len(views) <= EXHAUSTIVE_UP_TO else "sequential",
+            seed,
+            progress,
+        )
         progress("triangulating", 0, 0)
         options = pycolmap.IncrementalPipelineOptions()
-        options.num_threads = 1  # more threads may add points in another order: other bits for the same photos
+        options.num_threads = (
+            1  # more threads may add points in another order: other bits for the same photos
+        )
         options.random_seed = seed
         options.triangulation.random_seed = seed
         out = scratch / "model"

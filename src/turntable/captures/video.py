@@ -34,7 +34,9 @@ def frames_of(video: Path, count: int, folder: Path, progress: Progress) -> list
     except FFmpegError as error:
         raise TurntableError(f"A video must be one that FFmpeg reads; {video} is not ({error}).") from None
     if len(sharpness) < 2:
-        raise TurntableError(f"A video needs at least 2 frames that can be decoded; {video} has {len(sharpness)}.")
+        raise TurntableError(
+            f"A video needs at least 2 frames that can be decoded; {video} has {len(sharpness)}."
+        )
     chosen = choose(sharpness, count)
     written = []
     wanted = set(chosen)
@@ -53,7 +55,9 @@ def choose(sharpness: list[float], count: int) -> list[int]:
     """The number of the sharpest frame in each of ``count`` equal stretches (or every frame, if there are no more)."""
     edges = np.linspace(0, len(sharpness), min(count, len(sharpness)) + 1).round().astype(int)
     values = np.asarray(sharpness)
-    return [int(start + np.argmax(values[start:end])) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    return [
+        int(start + np.argmax(values[start:end])) for start, end in zip(edges[:-1], edges[1:], strict=True)
+    ]
 
 
 def _look(av: Any, video: Path, progress: Progress) -> list[float]:
