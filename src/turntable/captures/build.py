@@ -168,6 +168,11 @@ def add_source(
         final = _free_name(captures, wanted)
         write_json(aside / "capture.json", {"format": FORMAT, "name": final, **document})
         _move_into_place(aside, captures / final)
+    except RuntimeError as error:  # pycolmap's only word for everything, a full disk included
+        if shutil.disk_usage(captures).free < NEARLY_FULL_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(captures)) from error
+        first = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise TurntableError(f"pycolmap failed on this source ({first}). Try it with --debug, and report it.") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return Capture.load(captures / final)
