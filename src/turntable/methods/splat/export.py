@@ -8,16 +8,15 @@ right, down, front (RDF) and turned about x by 180°.
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 from pathlib import Path
 
 import numpy as np
 
 from .kernels import HARMONIC, MEAN, OPACITY, QUATERNION, SCALE
-from .model import FLAT
 
 SPZ_MAGIC = 0x5053474E
-SPZ_FRACTION_BITS = 12
 COLOUR_SCALE = 0.15
 
 
@@ -55,13 +54,10 @@ def spz(values: np.ndarray, degree: int, antialias: bool) -> bytes:
         antialias: whether the Gaussians were trained with Mip-Splatting's 2D filter.
     """
     count, turn = values.shape[1], np.array([1, -1, -1], np.float64)
-    header = struct.pack("<IIIBBBB", SPZ_MAGIC, 2, count, degree, SPZ_FRACTION_BITS, int(antialias), 0)
+    bits = fraction_bits(float(np.abs(values[MEAN]).max(initial=0)))
+    header = struct.pack("<IIIBBBB", SPZ_MAGIC, 2, count, degree, bits, int(antialias), 0)
     limit = 2**23 - 1
-    fixed = (
-        np.rint(values[MEAN].T.astype(np.float64) * turn * 2**SPZ_FRACTION_BITS)
-        .clip(-limit, limit)
-        .astype("<i4")
-    )
+    fixed = np.rint(values[MEAN].T.astype(np.float64) * turn * 2.0**bits).clip(-limit, limit).astype("<i4")
     positions = fixed.reshape(-1, 1).view(np.uint8).reshape(count, 3, 4)[:, :, :3]
     opacity = 1 / (1 + np.exp(-values[OPACITY].astype(np.float64)))
     colour = values[HARMONIC].reshape(16, 3, -1).astype(np.float64)
@@ -78,6 +74,11 @@ def spz(values: np.ndarray, degree: int, antialias: bool) -> bytes:
     return gzip.compress(
         header + b"".join(np.ascontiguousarray(part).tobytes() for part in parts), 6, mtime=0
     )
+
+
+def fraction_bits(greatest: float) -> int:
+    """Bits after the point of SPZ's 24-bit coordinates: as many as ``greatest`` leaves room for, 0 to 20."""
+    return int(np.clip(22 - math.ceil(math.log2(max(greatest, 1e-9))), 0, 20))
 
 
 def to_byte(values: np.ndarray) -> np.ndarray:
@@ -100,9 +101,7 @@ def harmonics_bytes(coefficients: np.ndarray) -> np.ndarray:
 
 
 def write(folder: Path, values: np.ndarray, degree: int, antialias: bool) -> None:
-    """``point_cloud.ply`` and ``splat.spz`` in ``folder``."""
+    """``point_cloud.ply`` and ``splat.spz`` in ``folder``; Gaussians that are not finite are left out."""
+    values = values[:, np.isfinite(values).all(0)]
     folder.joinpath("point_cloud.ply").write_bytes(ply(values))
     folder.joinpath("splat.spz").write_bytes(spz(values, degree, antialias))
-
-
-__all__ = ["FLAT", "ply", "spz", "write"]

@@ -341,14 +341,14 @@ def loss(
 ) -> tuple[float, np.ndarray]:
     """(1 - w) L1 + w (1 - SSIM), and its gradient by the image, ``[H, W, 3]``.
 
-    Where the mask is 0 the image is replaced by the photo; both means are over pixels that count. SSIM's
-    windows see zeros beyond the border. No pixel that counts: loss and gradient are 0.
+    Where the mask is 0 both become 0, like what lies beyond the border, so nothing there can matter; both means are
+    over pixels that count. No pixel that counts: loss and gradient are 0.
     """
     counts = (np.ones(image.shape[:2]) if mask is None else mask.astype(np.float64))[:, :, None]
     total = 3 * counts.sum()
     if total == 0:
         return 0.0, np.zeros_like(image)
-    x, y = np.where(counts > 0, image, photo), photo
+    x, y = np.where(counts > 0, image, 0), np.where(counts > 0, photo, 0)
     mx, my = blur(x), blur(y)
     vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
     c1, c2 = 0.01**2, 0.03**2

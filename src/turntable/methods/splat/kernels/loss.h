@@ -2,8 +2,8 @@
  *
  * SSIM: Gaussian window of 11, sigma 1.5, K1 0.01, K2 0.03, per channel, zeros beyond the border (as 3DGS trains;
  * scores use the valid region, but training must also work on images smaller than the window).
- * Where the mask is 0 the image is replaced by the photo, so those pixels differ in nothing, and SSIM is averaged
- * over the windows whose centre counts. */
+ * Where the mask is 0 both image and photo become 0, like what lies beyond the border, so nothing there can matter;
+ * both means are over pixels that count. */
 #ifndef SPLAT_LOSS_H
 #define SPLAT_LOSS_H
 
@@ -33,7 +33,7 @@ static void photo_row(void *argument, int row) { /* into planes, zeros beyond th
         for (int32_t x = 0; x < width; x++) photo[x] = (float)from[3 * x + channel] * (1.0f / 255);
         if (mask)
             for (int32_t x = 0; x < width; x++)
-                if (!mask[x]) image[x] = photo[x];
+                if (!mask[x]) image[x] = photo[x] = 0;
         for (int32_t x = width; x < c->padded_width; x++) photo[x] = image[x] = 0;
     }
 }
