@@ -13,8 +13,8 @@ PIXELS_PER_DEGREE = 67.02064514160156
 
 DEFINITION = (
     "ꟻLIP (LDR) per view, from the authors' package flip-evaluator, at its default 67 pixels per degree: "
-    "mean of the error map, 0 to 1, lower is better; under a mask the mean over the mask's pixels, both pictures "
-    "being mid-grey elsewhere."
+    "mean of the error map, 0 to 1, lower is better; under a mask the mean over the mask's pixels, "
+    "both pictures being mid-grey elsewhere."
 )
 
 

@@ -1,10 +1,11 @@
 """Structural similarity (Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", 2004, eq. 13).
 
 Edges: a window that reaches over the picture's edge would need invented pixels. Implementations differ in
-what they invent (the original 3DGS pads with zeros; torchmetrics and scikit-image reflect), and average it in
-or crop it. Here only windows that lie wholly inside count, as in the original paper: the map is 10 pixels
-smaller along each side. torchmetrics and scikit-image crop the same border away, so their values are equal
-where they are told the same data range, the same window and population variances (neither's default).
+what they invent (the original 3DGS pads with zeros; torchmetrics and scikit-image reflect) and in whether
+they average it in (torchmetrics 1.9 does) or crop it (scikit-image does). Here only windows that lie wholly
+inside count, as in the original paper: the map is 10 pixels smaller along each side. scikit-image agrees
+where it is told the window, the range and population variances, none of which is its default; torchmetrics
+agrees where it is told the range and its map is cropped by 5 pixels on every side.
 """
 
 from __future__ import annotations
