@@ -341,8 +341,8 @@ def loss(
 ) -> tuple[float, np.ndarray]:
     """(1 - w) L1 + w (1 - SSIM), and its gradient by the image, ``[H, W, 3]``.
 
-    Where the mask is 0 both become 0, like what lies beyond the border, so nothing there can matter; both means are
-    over pixels that count. No pixel that counts: loss and gradient are 0.
+    Where the mask is 0 both become 0, like what lies beyond the border, so nothing there can matter; both
+    means are over pixels that count. No pixel that counts: loss and gradient are 0.
     """
     counts = (np.ones(image.shape[:2]) if mask is None else mask.astype(np.float64))[:, :, None]
     total = 3 * counts.sum()
