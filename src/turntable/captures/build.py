@@ -42,6 +42,10 @@ LONGEST_FILE_NAME = 200
 """Bytes, of the 255 that file systems allow: suffixes, numbers and temporary names need the rest."""
 
 
+NEARLY_FULL_BYTES = 2_000_000
+"""With less free than this after pycolmap failed, the disk was full: SQLite gives its space back as it fails."""
+
+
 @dataclass(frozen=True)
 class CaptureOptions:
     """What a user may say about a capture; see the command line's help for each."""

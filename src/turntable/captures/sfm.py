@@ -5,11 +5,16 @@ Everything is seeded, and single-threaded where more threads would change the re
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from .source import Progress
 
@@ -18,6 +23,10 @@ MAX_SIFT_SIDE = 1600
 
 PEAK_THRESHOLD = 0.004
 """Of SIFT's contrast. COLMAP's own 0.0067 finds a third fewer points, and small photos have few; matching sorts them."""
+
+DATABASE_BYTES_PER_PIXEL = 4
+DATABASE_BYTES = 4_000_000
+"""What features and matches take on the disk: measured 1.3 bytes a pixel on big photos, 2.5 on small ones, and SQLite's journal."""
 
 BATCH_PHOTOS = 4
 """Photos whose features are found between two reports of progress (and two chances for Ctrl-C)."""
@@ -62,6 +71,8 @@ def extract(
     """
     import pycolmap
 
+    every = [name for names in cameras for name in names]
+    _check_room(database.parent, [photos / name for name in every])
     options = pycolmap.FeatureExtractionOptions()
     options.max_image_size = MAX_SIFT_SIDE
     options.use_gpu = False  # other bits than on the CPU, and not on every machine
@@ -73,7 +84,6 @@ def extract(
     # Ahead of the features, which finish in no certain order: the mapper goes by the ids, so they must not vary.
     for names in cameras:
         pycolmap.import_images(database, photos, pycolmap.CameraMode.SINGLE, list(names), reader)
-    every = [name for names in cameras for name in names]
     for done, batch in enumerate(_batches(every, BATCH_PHOTOS)):
         progress("features", done * BATCH_PHOTOS, len(every))
         pycolmap.extract_features(
@@ -85,6 +95,21 @@ def extract(
             device=pycolmap.Device.cpu,
         )
     progress("features", len(every), len(every))
+
+
+def _check_room(folder: Path, photos: Sequence[Path]) -> None:
+    """Refuse to begin where the database wouldn't fit: pycolmap ends the whole program on a full disk.
+
+    Raises:
+        OSError: the disk hasn't the room.
+    """
+    pixels = 0
+    for photo in photos:
+        with Image.open(photo) as picture:
+            scale = min(1.0, MAX_SIFT_SIDE / max(picture.size))
+            pixels += int(picture.width * picture.height * scale * scale)
+    if shutil.disk_usage(folder).free < DATABASE_BYTES_PER_PIXEL * pixels + DATABASE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def database_images(database: Any) -> dict[str, int]:

@@ -5,7 +5,6 @@ Only training views are ever passed in: what a held-out view shows must not reac
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +61,9 @@ def triangulate(views: list[CaptureView], scratch: Path, seed: int, progress: Pr
     masks.mkdir()
     names = [f"{index:06d}.png" for index in range(len(views))]
     for name, view in zip(names, views, strict=True):
-        shutil.copyfile(view.image_path, photos / name)
+        (photos / name).symlink_to(view.image_path.resolve())
         if view.mask_path:
-            shutil.copyfile(view.mask_path, masks / f"{name}.png")
+            (masks / f"{name}.png").symlink_to(view.mask_path.resolve())
     with quiet():
         pycolmap.set_random_seed(seed)
         database = scratch / "database.db"
