@@ -178,9 +178,10 @@ def _texture(
     own, world, normal = patch.surface.at(u, v)
     lifted = world + _OFF_SURFACE * normal
     near = (np.abs(world) < 2.4).all(-1)  # nothing throws a shadow farther than that
-    seen = np.ones(u.shape)
-    seen[near] = sum(one.sees(lifted[near]).astype(np.float64) for one in lamp) / len(lamp)
     facing = np.maximum((normal * LAMP).sum(-1), 0)
+    seen = (facing > 0).astype(np.float64)
+    asked = near & (facing > 0)
+    seen[asked] = sum(one.sees(lifted[asked]).astype(np.float64) for one in lamp) / len(lamp)
     light = seen[..., None] * facing[..., None] * _LAMP_COLOUR + _ambient(patch, sky, directions)
     inner = np.concatenate([patch.paint(own, u, v) * light, seen[..., None]], -1)
     sides = "wrap" if patch.surface.closed else "edge"

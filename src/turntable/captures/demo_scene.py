@@ -277,7 +277,7 @@ def _duck(centre: tuple[float, float], angle: float) -> list[Patch]:
 
 def patches() -> list[Patch]:
     """The whole scene; the last patch is the room, which throws no shadow."""
-    disc = rounded([(0.0, -0.12), (0.94, -0.12), (1.0, -0.07), (1.0, 0.0), (0.0, 0.0)], 0.012)
+    disc = rounded([(0.94, -0.12), (1.0, -0.07), (1.0, 0.0), (0.0, 0.0)], 0.012)
     vase = [(0, 0), (0.145, 0), (0.16, 0.015), (0.15, 0.05), (0.185, 0.13), (0.26, 0.30), (0.272, 0.43),
             (0.225, 0.57), (0.135, 0.68), (0.105, 0.745), (0.125, 0.81), (0.165, 0.852), (0.158, 0.86),
             (0.115, 0.80), (0.085, 0.74), (0.10, 0.66), (0.0, 0.60)]  # fmt: skip
@@ -295,7 +295,7 @@ def patches() -> list[Patch]:
         (1.3, -0.12),
         (0, -0.12),
     ]
-    found = [Patch(Turned(disc), (120, 40), (2048, 512), _turntable, 0.10, 30)]
+    found = [Patch(Turned(disc), (120, 32), (2048, 352), _turntable, 0.10, 30)]
     found.append(Patch(Turned(spline(vase), (-0.38, 0.30, 0.0)), (72, 96), (1024, 1024), _vase, 0.9, 180))
     for side, quad in enumerate(block((0.42, 0.33), 0.0, 0.44, 0.35)):
         found.append(Patch(quad, (12, 12), (288, 288), _mosaic(side), 0.12, 40))
