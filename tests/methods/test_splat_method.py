@@ -205,7 +205,7 @@ def test_depth_is_z_in_scene_units(tmp_path):
 
 def test_a_background_is_drawn_where_nothing_is(tmp_path):
     views = balls(tmp_path, views=2)
-    method = Splat(TrainingViews(views, None, (0.1, 0.6, 0.3)), settings(), 0, "cpu")
+    method = Splat(TrainingViews(views, None, (0.1, 0.6, 0.3), has_alpha=True), settings(), 0, "cpu")
     camera = views[0].camera
     away = Camera(
         20,
@@ -218,6 +218,13 @@ def test_a_background_is_drawn_where_nothing_is(tmp_path):
         np.array([0.0, 0.0, -900.0]),
     )
     assert np.allclose(method.render(away).image, [0.1, 0.6, 0.3], atol=1e-6)
+
+
+def test_without_alpha_the_photos_border_is_the_background(tmp_path):
+    views = balls(tmp_path, views=2)  # on white
+    assert np.allclose(
+        Splat(TrainingViews(views, None, (0.1, 0.6, 0.3)), settings(), 0, "cpu")._background, 1
+    )
 
 
 def test_schedules_fit_any_budget():

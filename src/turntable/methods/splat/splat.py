@@ -59,7 +59,10 @@ class Splat:
         self._seed = seed
         self._kernels = Kernels(int(settings["threads"]), settings["instruction_set"])
         self._photos = Photos(views)
-        self._background = np.asarray(views.background, np.float32)
+        # Without transparency nobody says what lies behind the scene; what the photos show at their border is likely
+        self._background = (
+            np.asarray(views.background, np.float32) if views.has_alpha else self._photos.border_colour()
+        )
         points, colours = np.asarray(views.points, np.float64), np.asarray(views.point_colours)
         finite = np.isfinite(points).all(1)
         points, colours = points[finite], colours[finite]
