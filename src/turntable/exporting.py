@@ -55,7 +55,7 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
                     worker.greet()
                     inputs = ViewsTask(bench.capture(asked.capture), {}).inputs()
                     start_method(worker, asked, method, saved, inputs)
-                    watcher.note(f"{run}: exporting")
+                    watcher.run_doing(run, "exporting", 0, 0)
                     worker.send("export", folder=scratch)
                     files = worker.await_("exported")["files"]
                     worker.stop()
