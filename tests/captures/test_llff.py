@@ -14,7 +14,7 @@ from turntable.errors import TurntableError
 
 
 def scene(folder: Path, images: str = "images", factor: int = 1) -> Path:
-    """Rows are [down | right | backward | centre | (h, w, f)] and two bounds; photos are ``factor`` smaller."""
+    """Rows are [down | right | backward | centre | (h, w, f)] and 2 bounds; photos are ``factor`` smaller."""
     rows = []
     for pose in poses():
         centred = pose.plane(POINTS) * FOCAL + [WIDTH / 2, HEIGHT / 2]

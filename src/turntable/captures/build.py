@@ -43,7 +43,7 @@ LONGEST_FILE_NAME = 200
 
 
 NEARLY_FULL_BYTES = 2_000_000
-"""With less free than this after pycolmap failed, the disk was full: SQLite gives its space back as it fails."""
+"""With less free than this after pycolmap failed, the disk was full: SQLite frees its space as it fails."""
 
 
 @dataclass(frozen=True)
@@ -169,14 +169,16 @@ def add_source(
             "settings": settings,
             "versions": versions(),
         }
-        final = _free_name(captures, wanted)
+        final = wanted if options.name is not None else _free_name(captures, wanted)
         write_json(aside / "capture.json", {"format": FORMAT, "name": final, **document})
         _move_into_place(aside, captures / final)
     except RuntimeError as error:  # pycolmap's only word for everything, a full disk included
         if shutil.disk_usage(captures).free < NEARLY_FULL_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(captures)) from error
         first = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise TurntableError(f"pycolmap failed on this source ({first}). Try it with --debug, and report it.") from error
+        raise TurntableError(
+            f"pycolmap failed on this source ({first}). Try it with --debug, and report it."
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return Capture.load(captures / final)
@@ -370,6 +372,11 @@ def _too_few(usable: Sequence[SourceView], left_out: Sequence[LeftOut]) -> str:
 def _check_names(views: Sequence[SourceView]) -> None:
     seen: set[str] = set()
     for view in views:
+        if any("\ud800" <= character <= "\udfff" for character in view.name):
+            shown = view.name.encode(errors="replace").decode()
+            raise TurntableError(
+                f"A photo's name must be valid UTF-8, but {shown!r} isn't. Rename that file."
+            )
         if view.name in seen:
             raise TurntableError(f"Every view needs a name of its own, but {view.name!r} stands there twice.")
         seen.add(view.name)

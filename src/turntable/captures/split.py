@@ -37,7 +37,7 @@ def split(names: Sequence[str], said: Sequence[bool | None], every: int) -> list
     if training < FEWEST_TRAINING or training == len(held_out):
         raise TurntableError(
             f"A capture needs at least {FEWEST_TRAINING} training views and one held-out view; of "
-            f"{len(names)} usable photos {training} would be for training, {len(held_out) - training} held out. "
+            f"{len(names)} usable photos {training} train, {len(held_out) - training} are held out. "
             "Add photos, or change --every."
         )
     return held_out

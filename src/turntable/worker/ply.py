@@ -50,6 +50,9 @@ def read_vertices(path: Path) -> np.ndarray:
     count, elements = 0, 0
     for line in data[:end].decode("ascii", "replace").splitlines():
         words = line.split()
+        needed = {"format": 2, "element": 3, "property": 3}.get(words[0] if words else "", 0)
+        if len(words) < needed:
+            raise ValueError("{}: damaged header, line {!r}".format(path, line))
         if words[:1] == ["format"]:
             layout = words[1]
         elif words[:1] == ["element"]:
@@ -85,7 +88,7 @@ def encode_points(points: np.ndarray, colours: np.ndarray) -> bytes:
 
 
 def read_points(path: Path) -> Tuple[np.ndarray, np.ndarray]:
-    """Positions ``float64[P, 3]`` and colours ``uint8[P, 3]`` (grey where the file has none) of a PLY file."""
+    """``float64[P, 3]`` positions and ``uint8[P, 3]`` colours of a PLY file; grey where it has none."""
     vertices = read_vertices(path)
     names = vertices.dtype.names or ()
     missing = [axis for axis in "xyz" if axis not in names]

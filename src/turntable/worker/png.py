@@ -81,9 +81,13 @@ def read_png(path: Path) -> np.ndarray:
         kind = data[offset + 4 : offset + 8]
         body = data[offset + 8 : offset + 8 + length]
         if kind == b"IHDR":
+            if len(body) != 13:
+                raise ValueError("{}: damaged PNG (header of {} bytes)".format(path, len(body)))
             width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", body)
             if depth != 8 or colour not in _CHANNELS or interlaced:
-                raise ValueError("{}: only 8-bit grey or RGB PNGs without interlacing are read here".format(path))
+                raise ValueError(
+                    "{}: only 8-bit grey or RGB PNGs without interlacing are read here".format(path)
+                )
             channels = _CHANNELS[colour]
         elif kind == b"IDAT":
             packed.append(body)
@@ -94,7 +98,7 @@ def read_png(path: Path) -> np.ndarray:
         raw = np.frombuffer(zlib.decompress(b"".join(packed)), np.uint8)
     except zlib.error as error:
         raise ValueError("{}: damaged PNG ({})".format(path, error)) from None
-    if channels == 0 or raw.size != height * (width * channels + 1):
+    if channels == 0 or width == 0 or height == 0 or raw.size != height * (width * channels + 1):
         raise ValueError("{}: damaged PNG (wrong amount of pixels)".format(path))
     rows = raw.reshape(height, width * channels + 1)
     pixels = _unfilter(rows[:, 0], rows[:, 1:], channels)
@@ -122,7 +126,9 @@ def _unfilter(filters: np.ndarray, rows: np.ndarray, bpp: int) -> np.ndarray:
                 row[x] = (int(rows[y][x - bpp]) + ((int(row[x - bpp]) + int(above[x])) >> 1)) & 255
         elif kind == 4:
             for x in range(bpp, row.size):
-                row[x] = (int(rows[y][x - bpp]) + _paeth(int(row[x - bpp]), int(above[x]), int(above[x - bpp]))) & 255
+                row[x] = (
+                    int(rows[y][x - bpp]) + _paeth(int(row[x - bpp]), int(above[x]), int(above[x - bpp]))
+                ) & 255
         else:
             raise ValueError("damaged PNG (filter {})".format(kind))
     return out[1:, bpp:]
