@@ -34,7 +34,9 @@ def look_at(eye: np.ndarray, target: np.ndarray, width: int, height: int, focal:
     return Camera(width, height, focal, focal, width / 2, height / 2, rotation, -rotation @ eye)
 
 
-def make_capture(folder: Path, views: int = 10, size: tuple[int, int] = (24, 16), masked: bool = False) -> Capture:
+def make_capture(
+    folder: Path, views: int = 10, size: tuple[int, int] = (24, 16), masked: bool = False
+) -> Capture:
     """A capture of ``views`` photos of a coloured gradient, every fifth held out."""
     width, height = size
     generator = np.random.default_rng(0)
@@ -43,7 +45,9 @@ def make_capture(folder: Path, views: int = 10, size: tuple[int, int] = (24, 16)
     (folder / "masks").mkdir()
     for index in range(views):
         angle = 2 * np.pi * index / views
-        camera = look_at(np.array([3 * np.cos(angle), 3 * np.sin(angle), 1.0]), np.zeros(3), width, height, 20.0)
+        camera = look_at(
+            np.array([3 * np.cos(angle), 3 * np.sin(angle), 1.0]), np.zeros(3), width, height, 20.0
+        )
         name = f"{index:04d}.jpg"
         ramp = np.linspace(0, 255, width)[None, :, None] * np.ones((height, 1, 3))
         photo = (ramp * [1, 0.5, index / views] + generator.uniform(0, 5, ramp.shape)).clip(0, 255)

@@ -59,7 +59,9 @@ def test_an_event_after_a_torn_line_is_read_and_the_torn_one_passed_over(tmp_pat
     assert [event["state"] for event in folder.events()] == ["running", "done"]
 
 
-@given(st.lists(st.tuples(st.text(max_size=10), st.floats(allow_nan=False, allow_infinity=False)), max_size=5))
+@given(
+    st.lists(st.tuples(st.text(max_size=10), st.floats(allow_nan=False, allow_infinity=False)), max_size=5)
+)
 def test_scores_come_back_as_they_were_written(tmp_path_factory: pytest.TempPathFactory, pairs: list) -> None:
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     scores = [

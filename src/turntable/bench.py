@@ -92,7 +92,11 @@ class Bench:
     def captures(self) -> dict[str, Capture]:
         """All captures by name."""
         found = sorted(self.captures_folder.glob("*/capture.json")) if self.captures_folder.is_dir() else []
-        return {path.parent.name: Capture.load(path.parent) for path in found if not path.parent.name.startswith(".")}
+        return {
+            path.parent.name: Capture.load(path.parent)
+            for path in found
+            if not path.parent.name.startswith(".")
+        }
 
     def capture(self, name: str) -> Capture:
         """The capture called ``name``.

@@ -38,7 +38,9 @@ def examine(bench: Bench) -> list[Finding]:
         _kernels(),
         _package("av", "frames of videos", "a video can't be a source"),
         _package("flip-evaluator", "the score flip", "nothing can be scored"),
-        _program("bwrap", "bubblewrap", "not used yet: methods run unprotected, with your rights and network"),
+        _program(
+            "bwrap", "bubblewrap", "not used yet: methods run unprotected, with your rights and network"
+        ),
         _program("uv", "uv", "not used yet: methods run in Turntable's own environment"),
         _bench(bench),
         _disk(bench),
@@ -57,7 +59,9 @@ def _poses() -> Finding:
     try:
         import pycolmap
     except ImportError as error:
-        return Finding("poses", False, f"pycolmap can't be imported ({error}): no raw photos, no undistortion")
+        return Finding(
+            "poses", False, f"pycolmap can't be imported ({error}): no raw photos, no undistortion"
+        )
     cuda = "with CUDA" if pycolmap.has_cuda else "on the CPU"
     return Finding("poses", True, f"pycolmap {pycolmap.__version__}, {cuda}")
 

@@ -64,7 +64,9 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
             matching = [name for name in files if name.endswith(f".{form}")]
             if not matching:
                 kinds = ", ".join(sorted({Path(name).suffix[1:] for name in files})) or "nothing"
-                raise TurntableError(f"Method {asked.method} exports {kinds}, not {form!r}; choose with --as.")
+                raise TurntableError(
+                    f"Method {asked.method} exports {kinds}, not {form!r}; choose with --as."
+                )
             aside = target.with_name(f".{target.name}.tmp")
             shutil.copyfile(Path(scratch) / matching[0], aside)
             aside.replace(target)

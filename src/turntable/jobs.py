@@ -198,7 +198,11 @@ def demo_capture(bench: Bench, watcher: Watcher, seed: int = 0) -> Capture:
     try:
         with TemporaryDirectory(dir=bench.folder, prefix=".demo-") as scratch:
             return add_source(
-                lambda: demo_source(Path(scratch), seed, progress), identity, bench.captures_folder, options, progress
+                lambda: demo_source(Path(scratch), seed, progress),
+                identity,
+                bench.captures_folder,
+                options,
+                progress,
             )
     except OSError as error:
         raise disk_error(error, f"the demo's capture in {bench.folder}") from error
@@ -214,8 +218,19 @@ def run_states(bench: Bench) -> list[dict[str, Any]]:
             if lock is not None:
                 lock.close()
                 shown = "interrupted"
-        fields = ("id", "capture", "method", "cause", "device", "steps", "device_seconds", "peak_memory_bytes")
-        states.append({**{name: getattr(row, name) for name in fields}, "fraction": row.fraction, "state": shown})
+        fields = (
+            "id",
+            "capture",
+            "method",
+            "cause",
+            "device",
+            "steps",
+            "device_seconds",
+            "peak_memory_bytes",
+        )
+        states.append(
+            {**{name: getattr(row, name) for name in fields}, "fraction": row.fraction, "state": shown}
+        )
     return states
 
 
@@ -241,7 +256,9 @@ def _method_of(bench: Bench, asked: Asked) -> Method:
 
 def _check_runnable(method: Method) -> None:
     if method.task != VIEWS:
-        raise TurntableError(f"Method {method.name} is for the task {method.task!r}; this version runs 'views'.")
+        raise TurntableError(
+            f"Method {method.name} is for the task {method.task!r}; this version runs 'views'."
+        )
     if method.environment["kind"] != "host" or method.run["kind"] != "python":
         raise TurntableError(
             f"Method {method.name} wants environment {method.environment['kind']!r} and run kind "

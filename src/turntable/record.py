@@ -288,7 +288,9 @@ def record_error(path: Path, error: sqlite3.Error) -> TurntableError:
             f"The bench must be writable, but its record {path} is not ({text}). Choose another folder with --bench."
         )
     if "full" in text:
-        return TurntableError(f"The disk of {path.parent} is full. Free some space, or choose another --bench.")
+        return TurntableError(
+            f"The disk of {path.parent} is full. Free some space, or choose another --bench."
+        )
     if "not a database" in text or "malformed" in text:
         return TurntableError(
             f"The record {path} is damaged ({text}). Move it away and run turntable doctor --rebuild."

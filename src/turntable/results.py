@@ -90,7 +90,9 @@ def only_capture(bench: Bench) -> Capture:
     captures = bench.captures()
     if len(captures) != 1:
         names = ", ".join(captures) or "none yet; add one with turntable compare or capture add"
-        raise TurntableError(f"A capture must be named where a bench has not just one; {bench.folder} has: {names}.")
+        raise TurntableError(
+            f"A capture must be named where a bench has not just one; {bench.folder} has: {names}."
+        )
     return next(iter(captures.values()))
 
 
@@ -116,7 +118,19 @@ def score_table(bench: Bench, document: dict[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["capture", "run", "method", "seed", "state", "mark", "steps", "device_seconds", "metric", "item", "value"]
+        [
+            "capture",
+            "run",
+            "method",
+            "seed",
+            "state",
+            "mark",
+            "steps",
+            "device_seconds",
+            "metric",
+            "item",
+            "value",
+        ]
     )
     for run in document["runs"]:
         head = [document["capture"], run["id"], run["method"], run["seed"], run["state"]]

@@ -192,7 +192,10 @@ class RunFolder:
 
     def append_event(self, kind: str, **fields: Any) -> None:
         """Add a line to ``events.jsonl``."""
-        line = json.dumps({"time": round(time.time(), 3), "type": kind, **fields}, allow_nan=False).encode() + b"\n"
+        line = (
+            json.dumps({"time": round(time.time(), 3), "type": kind, **fields}, allow_nan=False).encode()
+            + b"\n"
+        )
         with self.events_path.open("ab+") as file:
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
@@ -251,7 +254,9 @@ class RunFolder:
                     for row in csv.DictReader(file)
                 ]
         except (KeyError, ValueError, TypeError) as error:
-            raise TurntableError(f"{path} is damaged ({error!r}); delete it and run turntable doctor --rebuild.") from None
+            raise TurntableError(
+                f"{path} is damaged ({error!r}); delete it and run turntable doctor --rebuild."
+            ) from None
 
     def log_tail(self, lines: int = 20) -> list[str]:
         """The last lines of the worker's log, at most 64 KiB of it."""

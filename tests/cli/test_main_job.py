@@ -26,8 +26,12 @@ def make_source(folder: Path, views: int = 9, size: tuple[int, int] = (48, 32)) 
     frames = []
     for index in range(views):
         angle = 0.4 * index / views
-        camera = look_at(np.array([3 * np.cos(angle), 3 * np.sin(angle), 2.0]), np.zeros(3), width, height, 50.0)
-        x, y = np.meshgrid((np.arange(width) + 0.5 - width / 2) / 50, (np.arange(height) + 0.5 - height / 2) / 50)
+        camera = look_at(
+            np.array([3 * np.cos(angle), 3 * np.sin(angle), 2.0]), np.zeros(3), width, height, 50.0
+        )
+        x, y = np.meshgrid(
+            (np.arange(width) + 0.5 - width / 2) / 50, (np.arange(height) + 0.5 - height / 2) / 50
+        )
         rays = np.stack([x, y, np.ones_like(x)], -1) @ camera.R
         ground = camera.centre + rays * (-camera.centre[2] / rays[..., 2:])
         stripes = 0.5 + 0.5 * np.sin(4 * ground[..., :1] * [1, 2, 0.5] + 3 * ground[..., 1:2] * [2, 0.7, 1])
@@ -88,14 +92,22 @@ def test_verbs_that_print_also_print_json(turn: Any, source: Path) -> None:
     assert {"name": "nearest", "task": "views", "title": "Nearest training photo", "environment": {"kind": "host"},
             "from": "built in"} in listed  # fmt: skip
     assert json.loads(turn("method", "show", "splat", "--json").stdout)["settings"]["degree"]["default"] == 3
-    assert [c["name"] for c in json.loads(turn("capture", "list", "--json").stdout)["captures"]] == ["stripes"]
+    assert [c["name"] for c in json.loads(turn("capture", "list", "--json").stdout)["captures"]] == [
+        "stripes"
+    ]
     assert json.loads(turn("capture", "show", "stripes", "--json").stdout)["held_out"] == 2
     assert json.loads(turn("status", "--json").stdout)["runs"][0]["state"] == "done"
     assert Path(json.loads(turn("report", "--json").stdout)["page"]).is_file()
     assert any(f["what"] == "poses" for f in json.loads(turn("doctor", "--json").stdout)["findings"])
     table = turn("scores", "--csv").stdout.splitlines()
     assert len(table) == 1 + 2 * 3 and table[0].startswith("capture,run,method,seed,state,mark")
-    for arguments in (("capture", "show", "stripes"), ("status",), ("scores",), ("doctor",), ("method", "show", "splat")):
+    for arguments in (
+        ("capture", "show", "stripes"),
+        ("status",),
+        ("scores",),
+        ("doctor",),
+        ("method", "show", "splat"),
+    ):
         shown = turn(*arguments)
         assert shown.returncode == 0 and shown.stdout.strip(), shown.stderr
 
@@ -108,7 +120,19 @@ def test_adding_the_same_source_twice_gives_the_same_capture(turn: Any, source: 
 
 def test_a_failed_run_gives_status_3_and_the_others_go_on(turn: Any, source: Path, tmp_path: Path) -> None:
     method = make_method(tmp_path / "colour")
-    done = turn("compare", source, "-m", method, "-m", "nearest", "--budget", "9steps", "--set", "mode=crash", "--json")
+    done = turn(
+        "compare",
+        source,
+        "-m",
+        method,
+        "-m",
+        "nearest",
+        "--budget",
+        "9steps",
+        "--set",
+        "mode=crash",
+        "--json",
+    )
     assert done.returncode == 3
     states = {run["method"]: run["state"] for run in json.loads(done.stdout)["runs"]}
     assert states == {"colour": "failed", "nearest": "done"}
@@ -140,7 +164,17 @@ def test_ctrl_c_pauses_and_the_same_command_goes_on(
 def test_kill_9_in_the_middle_of_splat_costs_nothing_but_time(
     turn: Any, turntable_command: list[str], source: Path, tmp_path: Path, threads: int
 ) -> None:
-    arguments = ["compare", source, "-m", "splat", "--budget", "240steps", "--set", f"threads={threads}", "--json"]
+    arguments = [
+        "compare",
+        source,
+        "-m",
+        "splat",
+        "--budget",
+        "240steps",
+        "--set",
+        f"threads={threads}",
+        "--json",
+    ]
     command = [*turntable_command, *map(str, arguments), "--bench", str(tmp_path / "bench")]
     run = tmp_path / "bench" / "runs" / "stripes-splat-1"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -161,7 +195,9 @@ def json_of(done: subprocess.CompletedProcess[str]) -> Any:
 
 def curve(done: subprocess.CompletedProcess[str]) -> Any:
     """Everything of the scores but the seconds, which differ from run to run."""
-    return [(p["mark"], p["steps"], p["scores"]) for run in json.loads(done.stdout)["runs"] for p in run["curve"]]
+    return [
+        (p["mark"], p["steps"], p["scores"]) for run in json.loads(done.stdout)["runs"] for p in run["curve"]
+    ]
 
 
 def wait_for(condition: Any) -> None:
@@ -268,7 +304,12 @@ def test_a_wrong_request_is_one_line_and_status_2(
 
 def test_names_that_nobody_knows_list_the_known_ones(turn: Any, source: Path) -> None:
     turn("compare", source, "-m", "nearest", "--budget", "1steps")
-    for arguments in (("scores", "stripe"), ("report", "stripe"), ("run", "stripe"), ("capture", "show", "stripe")):
+    for arguments in (
+        ("scores", "stripe"),
+        ("report", "stripe"),
+        ("run", "stripe"),
+        ("capture", "show", "stripe"),
+    ):
         done = turn(*arguments)
         assert done.returncode == 2 and "Did you mean 'stripes'" in one_line(done.stderr)
     assert "Did you mean 'stripes-nearest-1'" in one_line(turn("export", "stripes-nearst-1").stderr)
@@ -284,7 +325,9 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
 ) -> None:
     place = tmp_path / "small"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60k", "tmpfs", place], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=60k", "tmpfs", place], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip(f"this container may not mount: {mounted.stderr.decode().strip()}")
     try:
@@ -302,7 +345,9 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
 def test_a_read_only_bench_is_one_line(turn: Any, source: Path, tmp_path: Path) -> None:
     place = tmp_path / "readonly"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", place], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", place], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip(f"this container may not mount: {mounted.stderr.decode().strip()}")
     try:

@@ -11,7 +11,13 @@ from turntable.turns import checkpoint
 
 
 def state(steps: int) -> dict[str, Any]:
-    return {"steps": steps, "device_seconds": float(steps), "setup_seconds": 0.0, "finished": False, "memory_bytes": 1}
+    return {
+        "steps": steps,
+        "device_seconds": float(steps),
+        "setup_seconds": 0.0,
+        "finished": False,
+        "memory_bytes": 1,
+    }
 
 
 def save(root: Path, steps: int) -> None:

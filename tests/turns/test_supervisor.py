@@ -95,7 +95,7 @@ def test_a_seconds_budget_counts_steps_only(bench: Bench) -> None:
     folder = do(bench, wanted)
     row = bench.row(folder.id)
     assert 0.4 <= row.device_seconds < 0.6
-    assert [round(s, 2) for s in sorted({s.device_seconds for s in folder.scores()})][0] >= 0.05
+    assert min(s.device_seconds for s in folder.scores()) >= 0.05
 
 
 def test_the_same_question_is_answered_by_the_run_that_there_is(bench: Bench) -> None:
@@ -112,7 +112,9 @@ def test_a_failed_run_is_asked_again_as_a_new_one(bench: Bench) -> None:
 
 def test_an_interrupted_run_is_paused_and_ends_with_the_bits_of_an_unbroken_one(bench: Bench) -> None:
     class Interrupter(Watcher):
-        def run_progress(self, run: str, fraction: float, state: dict[str, Any], info: dict[str, Any]) -> None:
+        def run_progress(
+            self, run: str, fraction: float, state: dict[str, Any], info: dict[str, Any]
+        ) -> None:
             raise KeyboardInterrupt
 
     wanted = request("slow", steps=120)
@@ -152,7 +154,9 @@ def test_killing_supervisor_and_worker_loses_nothing(bench: Bench) -> None:
     assert run.state is State.DONE and run.steps == 200
     assert not [pid for pid in pids if alive(pid)]
     unbroken = do(bench, request("slow", steps=200, fresh=True))
-    values = [[(s.mark, s.metric, s.item, s.value) for s in bench.record.scores(id)] for id in (run.id, unbroken.id)]
+    values = [
+        [(s.mark, s.metric, s.item, s.value) for s in bench.record.scores(id)] for id in (run.id, unbroken.id)
+    ]
     assert values[0] == values[1]
 
 

@@ -35,7 +35,9 @@ def print_capture(capture: Capture, as_json: bool) -> None:
         return
     sizes = Counter(f"{view.camera.width}×{view.camera.height}" for view in capture.views)
     typer.echo(f"{capture.name}  ({summary['format']}, {capture.hash[:12]})")
-    typer.echo(f"  photos     {summary['photos']}: {summary['training']} training, {summary['held_out']} held out")
+    typer.echo(
+        f"  photos     {summary['photos']}: {summary['training']} training, {summary['held_out']} held out"
+    )
     typer.echo(f"  size       {', '.join(f'{size} ({count})' for size, count in sizes.items())}")
     typer.echo(f"  held out   {', '.join(view.name for view in capture.held_out)}")
     typer.echo(f"  points     {summary['points']}")

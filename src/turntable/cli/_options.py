@@ -37,44 +37,70 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 MethodsOption = Annotated[
     list[str] | None,
     typer.Option(
-        "-m", "--method", metavar="METHOD", help="A method's name or folder; may be repeated. Default: nearest and splat."
+        "-m",
+        "--method",
+        metavar="METHOD",
+        help="A method's name or folder; may be repeated. Default: nearest and splat.",
     ),
 ]
 BudgetOption = Annotated[
     str, typer.Option("--budget", metavar="2m|2000steps", help="Device time or steps for each run.")
 ]
-SeedsOption = Annotated[int, typer.Option("--seeds", metavar="N", help="So many runs per method, seeds 0, 1, …")]
-DeviceOption = Annotated[str, typer.Option("--device", help="Where the runs train: cpu or cuda:<number>.")]
+SeedsOption = Annotated[
+    int, typer.Option("--seeds", metavar="N", help="So many runs per method, seeds 0, 1, …")
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="Where the runs train: cpu or cuda:<number>.")
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="[METHOD.]NAME=VALUE", help="A method's setting (see method show); repeatable."),
+    typer.Option(
+        "--set", metavar="[METHOD.]NAME=VALUE", help="A method's setting (see method show); repeatable."
+    ),
 ]
 PatienceOption = Annotated[
-    float, typer.Option("--patience", metavar="SECONDS", help="A method that says nothing for so long counts as hung.")
+    float,
+    typer.Option(
+        "--patience", metavar="SECONDS", help="A method that says nothing for so long counts as hung."
+    ),
 ]
 LpipsOption = Annotated[
     Path | None,
-    typer.Option("--lpips-weights", metavar="FILE", help="Score LPIPS too, with these local weights.", show_default=False),
+    typer.Option(
+        "--lpips-weights",
+        metavar="FILE",
+        help="Score LPIPS too, with these local weights.",
+        show_default=False,
+    ),
 ]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Make new runs even where the same was asked before.")]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Make new runs even where the same was asked before.")
+]
 
 NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="The capture's name.", show_default="the source's")
+    str | None,
+    typer.Option("--name", metavar="NAME", help="The capture's name.", show_default="the source's"),
 ]
 FormatOption = Annotated[
     str | None,
     typer.Option(
         "--format",
+        metavar="FORMAT",
         help="photos, colmap, transforms, llff or middlebury; else recognised by what lies in the folder.",
         show_default=False,
     ),
 ]
 LongSideOption = Annotated[
     int | None,
-    typer.Option("--long-side", metavar="PX", help="Resize photos to this longer side.", show_default="as they are"),
+    typer.Option(
+        "--long-side", metavar="PX", help="Resize photos to this longer side.", show_default="as they are"
+    ),
 ]
 BackgroundOption = Annotated[
-    str, typer.Option("--background", metavar="COLOUR", help="What alpha is composited onto: white, black or #rrggbb.")
+    str,
+    typer.Option(
+        "--background", metavar="COLOUR", help="What alpha is composited onto: white, black or #rrggbb."
+    ),
 ]
 EveryOption = Annotated[
     int, typer.Option("--every", metavar="N", help="Every N-th view by name is held out, the first included.")
@@ -83,9 +109,11 @@ AcceptPosesOption = Annotated[
     bool, typer.Option("--accept-poses", help="Go on even where the poses found for raw photos are doubtful.")
 ]
 MatchingOption = Annotated[
-    str, typer.Option("--matching", help="Raw photos: exhaustive, sequential or auto.")
+    str, typer.Option("--matching", metavar="HOW", help="Raw photos: exhaustive, sequential or auto.")
 ]
-MapperOption = Annotated[str, typer.Option("--mapper", help="Raw photos: incremental or global.")]
+MapperOption = Annotated[
+    str, typer.Option("--mapper", metavar="MAPPER", help="Raw photos: incremental or global.")
+]
 FramesOption = Annotated[int, typer.Option("--frames", metavar="N", help="Video: how many frames to take.")]
 PoseSeedOption = Annotated[int, typer.Option("--pose-seed", metavar="N", help="Seed for finding poses.")]
 

@@ -118,7 +118,9 @@ def describe_training(state: dict[str, Any], info: dict[str, Any]) -> str:
 
 def describe_means(means: dict[str, float]) -> str:
     """The means of the metrics, in a few words."""
-    return ", ".join(f"{name} {value:.2f}" if name == "psnr" else f"{name} {value:.4f}" for name, value in means.items())
+    return ", ".join(
+        f"{name} {value:.2f}" if name == "psnr" else f"{name} {value:.4f}" for name, value in means.items()
+    )
 
 
 class _Quiet:

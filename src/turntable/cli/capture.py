@@ -16,7 +16,10 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 @o.verb
 def add(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="Photos, a video, COLMAP, transforms.json, LLFF or Middlebury.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="Photos, a video, COLMAP, transforms.json, LLFF or Middlebury."
+        ),
     ],
     name: o.NameOption = None,
     format: o.FormatOption = None,
@@ -70,7 +73,7 @@ def list_captures(
 @app.command()
 @o.verb
 def show(
-    name: Annotated[str, typer.Argument(help="The capture's name.")],
+    name: Annotated[str, typer.Argument(metavar="CAPTURE", help="The capture's name.")],
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,

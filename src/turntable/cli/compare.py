@@ -15,7 +15,7 @@ def compare(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE…",
+            metavar="SOURCE",
             help="Photos, a video, COLMAP, transforms.json, LLFF or Middlebury; or the name of a capture of the bench.",
         ),
     ],

@@ -31,4 +31,6 @@ def doctor(
         return
     if rebuilt is not None:
         typer.echo(f"The record was made again; it holds {rebuilt} runs.")
-    print_table(["", "what", "finding"], [[{True: "yes", False: "no"}[f.good], f.what, f.text] for f in findings])
+    print_table(
+        ["", "what", "finding"], [[{True: "yes", False: "no"}[f.good], f.what, f.text] for f in findings]
+    )

@@ -12,7 +12,7 @@ from . import _options as o
 
 @o.verb
 def export(
-    run: Annotated[str, typer.Argument(help="A run's id (see status).")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id (see status).")],
     form: Annotated[str, typer.Option("--as", metavar="ply|spz", help="The kind of file.")] = "ply",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Where to.", show_default="RUN.ply, here")

@@ -26,7 +26,9 @@ def _summary(method: Method) -> dict[str, Any]:
 
 @app.command("list")
 @o.verb
-def list_methods(bench: o.BenchOption = None, as_json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
+def list_methods(
+    bench: o.BenchOption = None, as_json: o.JsonOption = False, debug: o.DebugOption = False
+) -> None:
     """List the methods: built in, and the bench's own."""
     from ..bench import Bench
     from ._tables import print_table
@@ -42,7 +44,7 @@ def list_methods(bench: o.BenchOption = None, as_json: o.JsonOption = False, deb
 @app.command()
 @o.verb
 def show(
-    name: Annotated[str, typer.Argument(help="A method's name or folder.")],
+    name: Annotated[str, typer.Argument(metavar="METHOD", help="A method's name or folder.")],
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
@@ -63,12 +65,21 @@ def show(
             }
             for key, setting in method.settings.items()
         }
-        extra = {"license": method.license, "paper": method.paper, "folder": str(method.folder), "settings": settings}
+        extra = {
+            "license": method.license,
+            "paper": method.paper,
+            "folder": str(method.folder),
+            "settings": settings,
+        }
         o.print_json({**_summary(method), **extra, "published": list(method.published)})
         return
-    typer.echo(f"{method.name}: {method.title}  (task {method.task}, {method.origin}, {method.license or 'no licence given'})")
+    typer.echo(
+        f"{method.name}: {method.title}  (task {method.task}, {method.origin}, {method.license or 'no licence given'})"
+    )
     if method.paper:
-        typer.echo(f"  {method.paper.get('title', '')} ({method.paper.get('year', '')}) {method.paper.get('url', '')}")
+        typer.echo(
+            f"  {method.paper.get('title', '')} ({method.paper.get('year', '')}) {method.paper.get('url', '')}"
+        )
     typer.echo(f"  folder {method.folder}")
     rows = [[setting.name, str(setting.default), setting.help] for setting in method.settings.values()]
     print_table(["setting", "default", "what it does"], rows)

@@ -12,7 +12,8 @@ from . import _options as o
 @o.verb
 def report(
     capture: Annotated[
-        str | None, typer.Argument(help="A capture's name; may be left out if there is only one.")
+        str | None,
+        typer.Argument(metavar="CAPTURE", help="A capture's name; may be left out if there is only one."),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     bench: o.BenchOption = None,

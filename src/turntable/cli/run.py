@@ -11,7 +11,7 @@ from . import _options as o
 
 @o.verb
 def run(
-    capture: Annotated[str, typer.Argument(help="A capture's name (see capture list).")],
+    capture: Annotated[str, typer.Argument(metavar="CAPTURE", help="A capture's name (see capture list).")],
     methods: o.MethodsOption = None,
     budget: o.BudgetOption = "2m",
     seeds: o.SeedsOption = 1,

@@ -13,7 +13,10 @@ from . import _options as o
 @o.verb
 def scores(
     what: Annotated[
-        str | None, typer.Argument(metavar="CAPTURE|RUN", help="A capture or a run; may be left out if there is one capture.")
+        str | None,
+        typer.Argument(
+            metavar="CAPTURE|RUN", help="A capture or a run; may be left out if there is one capture."
+        ),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every single score as CSV.")] = False,
     bench: o.BenchOption = None,

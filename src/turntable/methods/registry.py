@@ -19,7 +19,9 @@ def find_methods(bench_methods: Path | None = None) -> dict[str, Method]:
     Raises:
         TurntableError: a ``method.toml`` breaks a rule.
     """
-    found = {path.parent.name: Method.load(path.parent, "built in") for path in BUILT_IN.glob("*/method.toml")}
+    found = {
+        path.parent.name: Method.load(path.parent, "built in") for path in BUILT_IN.glob("*/method.toml")
+    }
     if bench_methods is not None and bench_methods.is_dir():
         for path in bench_methods.glob("*/method.toml"):
             found[path.parent.name] = Method.load(path.parent, "bench")
@@ -35,7 +37,9 @@ def get_method(name: str, bench_methods: Path | None = None) -> Method:
     if "/" in name:
         folder = Path(name).expanduser().resolve()
         if not folder.is_dir():
-            raise TurntableError(f"A method is a known name or a folder with a method.toml; there is no folder {folder}.")
+            raise TurntableError(
+                f"A method is a known name or a folder with a method.toml; there is no folder {folder}."
+            )
         return Method.load(folder, "folder")
     methods = find_methods(bench_methods)
     if name not in methods:

@@ -14,7 +14,7 @@ from ..errors import TurntableError, unknown_name
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # the same parser, before it came with Python
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 TASKS = ("views", "surface", "personalise", "edit")
 """Every task of the design; which of them this version can ask is ``turntable.tasks``' business."""
@@ -109,7 +109,9 @@ class Method:
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise TurntableError(f"A method is a folder with a method.toml; there is none in {folder}.") from None
+            raise TurntableError(
+                f"A method is a folder with a method.toml; there is none in {folder}."
+            ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise TurntableError(f"{path} is not valid TOML: {error}.") from None
         name = _text(path, table, "name")
@@ -131,7 +133,9 @@ class Method:
                 raise TurntableError(f"{path}: run.entry must be 'module:Class', not {run.get('entry')!r}.")
         settings = table.get("settings", {})
         if not isinstance(settings, dict):
-            raise TurntableError(f"{path}: settings must be a table of tables, not {type(settings).__name__}.")
+            raise TurntableError(
+                f"{path}: settings must be a table of tables, not {type(settings).__name__}."
+            )
         return cls(
             folder=folder,
             name=name,
@@ -194,8 +198,12 @@ def _setting(path: Path, name: str, entry: Any) -> Setting:
         )
     default = entry["default"]
     if not isinstance(default, bool | int | float | str):
-        raise TurntableError(f"{path}: settings.{name}.default must be a number, text or true/false, not {default!r}.")
-    setting = Setting(name, default, entry["help"], entry.get("min"), entry.get("max"), tuple(entry.get("choices", ())))
+        raise TurntableError(
+            f"{path}: settings.{name}.default must be a number, text or true/false, not {default!r}."
+        )
+    setting = Setting(
+        name, default, entry["help"], entry.get("min"), entry.get("max"), tuple(entry.get("choices", ()))
+    )
     setting.check(default)
     return setting
 

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from ..worker import protocol
 
@@ -67,7 +67,9 @@ class WorkerProcess:
         """
         hello = self.await_("hello")
         if hello.get("protocol") != protocol.VERSION:
-            raise WorkerFailed(f"the worker speaks protocol {hello.get('protocol')!r}, not {protocol.VERSION}")
+            raise WorkerFailed(
+                f"the worker speaks protocol {hello.get('protocol')!r}, not {protocol.VERSION}"
+            )
         self.send("hello", protocol=protocol.VERSION)
         return hello
 
@@ -114,7 +116,7 @@ class WorkerProcess:
         expect(message, kind)
         return message
 
-    def _raise_why_it_died(self) -> Any:
+    def _raise_why_it_died(self) -> NoReturn:
         # The socket closes a moment before the process can be waited for.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE_S)
@@ -177,4 +179,3 @@ def out_of_memory_kills() -> int:
                 if key == "oom_kill":
                     total += int(value)
     return total
-

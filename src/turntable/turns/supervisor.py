@@ -69,7 +69,13 @@ class Supervisor:
     """Sees one run through, from wherever it stands to its end or to a pause."""
 
     def __init__(
-        self, folder: RunFolder, method: Method, task: Task, record: Record, patience: Patience, watcher: Watcher
+        self,
+        folder: RunFolder,
+        method: Method,
+        task: Task,
+        record: Record,
+        patience: Patience,
+        watcher: Watcher,
     ) -> None:
         self.folder = folder
         self.method = method
@@ -104,7 +110,9 @@ class Supervisor:
         deadline = time.monotonic() + LOCK_WAIT_S
         while (lock := self.folder.lock()) is None:
             if time.monotonic() > deadline:
-                raise RunBusy(f"Run {self.folder.id} is being worked on by another turntable; wait for that one.")
+                raise RunBusy(
+                    f"Run {self.folder.id} is being worked on by another turntable; wait for that one."
+                )
             time.sleep(0.05)
         return lock
 
@@ -255,9 +263,12 @@ class Supervisor:
             self.record.set_progress(self.folder.id, self._state, self._fraction)
 
 
-
 def start_method(
-    worker: WorkerProcess, asked: Asked, method: Method, saved: checkpoint.Checkpoint | None, inputs: dict[str, Any]
+    worker: WorkerProcess,
+    asked: Asked,
+    method: Method,
+    saved: checkpoint.Checkpoint | None,
+    inputs: dict[str, Any],
 ) -> dict[str, Any]:
     """Have a greeted worker make the method's object, from ``saved`` if there is a checkpoint.
 
@@ -284,4 +295,3 @@ def start_method(
 def _without(info: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """What a step said, less what would overwrite the worker's own account of itself."""
     return {key: value for key, value in info.items() if key not in state and key not in ("time", "type")}
-

@@ -221,7 +221,7 @@ def peak_memory_bytes() -> int:
     had when it started the worker.
     """
     try:
-        with open("/proc/self/status", "rb") as status:
+        with Path("/proc/self/status").open("rb") as status:
             for line in status:
                 if line.startswith(b"VmHWM:"):
                     return int(line.split()[1]) * 1024
@@ -269,7 +269,7 @@ def serve(descriptor: int) -> int:
     except protocol.Closed:
         print("worker: the supervisor has gone; ending", file=sys.stderr)
         return 1
-    except BaseException as error:  # a child's failure becomes a result, with its traceback
+    except BaseException as error:  # noqa: BLE001  # a child's failure becomes a result, with its traceback
         text = traceback.format_exc()
         print(text, file=sys.stderr, flush=True)
         try:
