@@ -59,7 +59,7 @@ class Splat:
         self._seed = seed
         self._kernels = Kernels(int(settings["threads"]), settings["instruction_set"])
         self._photos = Photos(views)
-        # Without transparency nobody says what lies behind the scene; what the photos show at their border is likely
+        # Without transparency nobody says what lies behind the scene; the border of the photos does
         self._background = (
             np.asarray(views.background, np.float32) if views.has_alpha else self._photos.border_colour()
         )

@@ -155,7 +155,8 @@ static void project_block(void *argument, int block) {
             s->x = x[lane], s->y = y[lane];
             s->a = a[lane], s->b = b[lane], s->c = cc[lane];
             s->xx = -0.5f * LOG2E * s->a, s->xy = -LOG2E * s->b, s->yy = -0.5f * LOG2E * s->c;
-            s->top = top[lane], s->opacity = opacity[lane], s->depth = f.camera[2][lane];
+            s->flat = -0.5f / s->xx;
+            s->top = top[lane], s->depth = f.camera[2][lane];
             uint8_t clamped = 0;
             float *colour = &s->red;
             for (int channel = 0; channel < 3; channel++) {

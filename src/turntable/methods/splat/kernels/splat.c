@@ -156,7 +156,7 @@ EXPORTED void splat_projected(const context *c, float *out) {
     for (int32_t g = 0; g < c->count; g++, out += 11) {
         const splat *s = &c->splats[g];
         int drawn = c->tiles_touched[g] > 0;
-        float values[11] = {s->x, s->y, s->a, s->b, s->c, s->opacity, s->red, s->green, s->blue, s->depth, 1};
+        float values[11] = {s->x, s->y, s->a, s->b, s->c, exp2f(s->top), s->red, s->green, s->blue, s->depth, 1};
         if (drawn) memcpy(out, values, sizeof values);
         else memset(out, 0, sizeof values);
     }

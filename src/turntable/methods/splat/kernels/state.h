@@ -39,9 +39,11 @@ typedef struct { /* one Gaussian as the rasteriser sees it: 64 bytes, a line of 
     float top;                       /* log2 of the opacity */
     float red, green, blue, depth;
     float a, b, c;                   /* inverse of the projected covariance, 1/px²: [[a, b], [b, c]] */
-    float opacity;
+    float flat;                      /* -1 / (2 xx): a row's greatest alpha is at dx = flat * xy * dy */
     int32_t row_first, row_last;     /* pixel rows that it may touch */
 } splat;
+
+_Static_assert(sizeof(splat) == 64, "a splat is one line of cache");
 
 typedef struct {
     int32_t splat, slot; /* whose, and where its gradient in this tile goes */
