@@ -15,12 +15,14 @@ from turntable.captures.demo import (
     HEIGHT,
     WIDTH,
     Scene,
+    corner_shares,
     demo_cameras,
     demo_source,
     depth_of,
     encode_mesh,
     photo_of,
     radiance_of,
+    seen_by,
 )
 from turntable.captures.demo_light import tessellate
 from turntable.captures.demo_scene import patches
@@ -128,6 +130,20 @@ def test_depth_is_the_nearest_hit_of_each_pixels_ray_on_the_mesh(source: Source)
             v, z = (turned * ray).sum(1) / front, (turned * edge2).sum(1) / front
             hit = (u >= -1e-9) & (v >= -1e-9) & (u + v <= 1 + 1e-9) & (z > 0)
             assert seen == pytest.approx(z[hit].min(), rel=1e-6)
+
+
+def test_what_is_interpolated_over_a_triangle_is_in_perspective(scene: Scene) -> None:
+    """Interpolated so, the corners' places are the place that the pixel's ray meets at its depth."""
+    camera, mesh = demo_cameras(0)[30], scene.mesh
+    fragments = seen_by(camera, mesh)
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH].reshape(2, -1)
+    face, z = fragments.face.ravel(), 1 / fragments.nearness.ravel()
+    share = corner_shares(camera, mesh, fragments, face, np.stack([columns, rows], 1) + 0.5, z)
+    interpolated = (share[..., None] * mesh.vertices[mesh.faces[face]]).sum(1)
+    np.testing.assert_allclose(
+        interpolated, camera.centre + rays_of(camera, columns, rows) * z[:, None], atol=1e-7
+    )
+    np.testing.assert_allclose(share.sum(1), 1, atol=1e-7)
 
 
 def test_one_views_depth_carries_its_colours_into_another(source: Source, scene: Scene) -> None:

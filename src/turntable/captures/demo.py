@@ -127,6 +127,24 @@ def depth_of(camera: Camera, mesh: Mesh) -> np.ndarray:
     return np.where(nearness > 0, 1 / np.maximum(nearness, 1e-12), 0).astype(np.float32)
 
 
+def corner_shares(
+    camera: Camera, mesh: Mesh, fragments: Fragments, face: np.ndarray, at: np.ndarray, z: np.ndarray
+) -> np.ndarray:
+    """How much each corner of its triangle weighs at what a sample sees: barycentric on the triangle itself.
+
+    Args:
+        face: ``int64[N]``, the triangle seen; at: ``float64[N, 2]``, the sample in the fragments' picture;
+            z: ``float64[N]``, its depth.
+
+    Returns:
+        ``float64[N, 3]``: the seen point is their weighted sum of the corners.
+    """
+    coefficients = fragments.weights[face]
+    flat = coefficients[..., 0] * at[:, :1] + coefficients[..., 1] * at[:, 1:] + coefficients[..., 2]
+    corner_z = (turned(mesh.vertices, camera.R) + camera.t)[:, 2][mesh.faces[face]]
+    return flat * z[:, None] / corner_z
+
+
 def radiance_of(camera: Camera, scene: Scene, highlights: bool = True) -> np.ndarray:
     """What a sensor without noise would measure: linear RGB, ``float64[H, W, 3]``.
 
@@ -140,11 +158,8 @@ def radiance_of(camera: Camera, scene: Scene, highlights: bool = True) -> np.nda
     face = face[covered]
     row, column = np.divmod(covered, camera.width * _SAMPLES)
     x, y, z = column + 0.5, row + 0.5, 1 / fragments.nearness.ravel()[covered]
-    camera_point = turned(mesh.vertices, camera.R) + camera.t
     corners = mesh.faces[face]
-    coefficients = fragments.weights[face]
-    share = coefficients[..., 0] * x[:, None] + coefficients[..., 1] * y[:, None] + coefficients[..., 2]
-    share *= z[:, None] / camera_point[:, 2][corners]  # linear in the picture to linear on the triangle
+    share = corner_shares(camera, mesh, fragments, face, np.stack([x, y], 1), z)
     uv = (share[..., None] * mesh.uv[corners]).sum(1)
     patch = mesh.patch[face]
     lit = scene.atlas.at(patch, uv[:, 0], uv[:, 1])
