@@ -20,7 +20,7 @@ DEAD = 0.005
 drawn.
 """
 MOST_COPIES = 51
-"""As 3DGS-MCMC has it: the binomial sums beyond are no longer exact in floating point."""
+"""As 3DGS-MCMC has it: the alternating sums of binomials beyond lose their digits."""
 
 
 def densify(model: Model, kind: str, target: int, generator: np.random.Generator) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from .photos import Photos
 
 DEPTHS = 32
-"""Depths tried for each ray: neighbours differ by about 10 % with the range below."""
+"""Depths tried for each ray: around the focus, neighbours differ by 15 % with the range below."""
 NEIGHBOURS = 4
 """Views that a ray is compared with: fewer mistake chance for likeness, more see it hidden."""
 
