@@ -35,7 +35,7 @@ def examine(bench: Bench) -> list[Finding]:
         Finding("system", True, described["system"]),
         _graphics(),
         _poses(),
-        _kernels(),
+        *([_kernels()] if "splat" in bench.methods() else []),
         _package("av", "frames of videos", "a video can't be a source"),
         _package("flip-evaluator", "the score flip", "nothing can be scored"),
         _program(
@@ -68,12 +68,13 @@ def _poses() -> Finding:
 
 def _kernels() -> Finding:
     # A process of its own: a kernel that this processor can't run must not take the doctor with it.
-    code = "from turntable.methods.splat import kernels; print(kernels.describe())"
+    code = "from turntable.methods.splat import kernels; print(', '.join(kernels.available()))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         last = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]
         return Finding("kernels of splat", False, f"can't be loaded: {last}")
-    return Finding("kernels of splat", True, answer.stdout.strip())
+    sets = answer.stdout.strip()
+    return Finding("kernels of splat", bool(sets), f"built for {sets or 'nothing that this processor runs'}")
 
 
 def _package(name: str, gives: str, otherwise: str) -> Finding:
