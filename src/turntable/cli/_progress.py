@@ -18,7 +18,7 @@ class Lines(Watcher):
     EVERY_S = 10.0
 
     def __init__(self) -> None:
-        self._told = 0.0
+        self._told = self._began = self._begin = 0.0
         self._what = ""
 
     def say(self, text: str) -> None:
@@ -34,13 +34,15 @@ class Lines(Watcher):
         self.say(text)
 
     def run_started(self, run: str, fraction: float) -> None:
-        self._told = time.monotonic()
+        self._told = self._began = time.monotonic()
+        self._begin = fraction
         self.say(f"{run}: begins" if fraction == 0 else f"{run}: goes on at {fraction:.0%} of its budget")
 
     def run_progress(self, run: str, fraction: float, state: dict[str, Any], info: dict[str, Any]) -> None:
         if time.monotonic() - self._told >= self.EVERY_S:
             self._told = time.monotonic()
-            self.say(f"{run}: {fraction:.0%}, {describe_training(state, info)}")
+            left = time_left(self._told - self._began, self._begin, fraction)
+            self.say(f"{run}: {fraction:.0%}, {describe_training(state, info)}{left}")
 
     def run_scored(self, run: str, mark: float, means: dict[str, float]) -> None:
         self.say(f"{run}: {mark:.1%} of the budget: {describe_means(means)}")
@@ -104,6 +106,16 @@ class Bars(Lines):
     def run_ended(self, run: str, state: str, cause: str | None) -> None:
         self._drop(run)
         super().run_ended(run, state, cause)
+
+
+def time_left(elapsed_s: float, begin: float, fraction: float) -> str:
+    """About how long a run that came from ``begin`` to ``fraction`` in ``elapsed_s`` seconds still takes, in words."""
+    if fraction <= begin:
+        return ""
+    seconds = round(elapsed_s * (1 - fraction) / (fraction - begin))
+    return (
+        f", about {seconds // 60} min {seconds % 60} s left" if seconds >= 60 else f", about {seconds} s left"
+    )
 
 
 def describe_training(state: dict[str, Any], info: dict[str, Any]) -> str:
