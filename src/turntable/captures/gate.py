@@ -1,7 +1,7 @@
 """The gate: whether poses that were found for raw photos can be trusted, and what to do where not.
 
-Deciding is apart from doing: :func:`diagnose` is a pure function of plain numbers. The field's worst silent failure is a
-reconstruction of a few photos that goes on as if it were all of them.
+Deciding is apart from doing: :func:`diagnose` is a pure function of plain numbers. The field's worst silent
+failure is a reconstruction of a few photos that goes on as if it were all of them.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class PhotoFacts:
         best_matches: verified matches with the other photo that it shares most with.
         sharpness: variance of the Laplacian of its grey picture at a common size.
         brightness: mean grey value, of 255.
+        camera: size, make, model and focal length as EXIF has them: tells cameras, and zooms, apart.
     """
 
     name: str
@@ -45,6 +46,7 @@ class PhotoFacts:
     best_matches: int
     sharpness: float
     brightness: float
+    camera: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class PoseReport:
     Args:
         photos: all that it was given.
         model_sizes: registered photos of each model, the kept one first; () where none was found.
-        median_track_length: photos per sparse point.
-        reprojection_px: mean error in pixels.
+        median_track_length: photos per sparse point of the kept model.
+        reprojection_px: its mean error in pixels.
     """
 
     photos: tuple[PhotoFacts, ...]
@@ -71,7 +73,7 @@ class Finding:
     Args:
         rule: what should hold, with the limit.
         value: what was found.
-        photos: the photos concerned.
+        photos: the photos that have no pose because of it.
         cause: the probable cause, in plain words.
         remedy: what to try.
     """
@@ -83,44 +85,26 @@ class Finding:
     remedy: str
 
     def __str__(self) -> str:
-        names = f" Not registered: {_listed(self.photos)}." if self.photos else ""
-        return f"{self.value}; {self.rule}.{names} Probable cause: {self.cause}. Try: {self.remedy}."
+        return f"{self.value}; {self.rule}. Probable cause: {self.cause}. Try {self.remedy}."
 
 
 def diagnose(report: PoseReport) -> list[Finding]:
     """The rules that the poses break; [] where they can be trusted."""
-    total = len(report.photos)
-    missing = [photo for photo in report.photos if not photo.registered]
-    registered = total - len(missing)
     if not report.model_sizes:
-        return [
-            Finding(
-                f"at least {MIN_REGISTERED_SHARE:.0%} must be",
-                f"None of the {total} photos could be registered",
-                (),
-                _cause(missing, report.photos),
-                _remedy(missing, report.photos),
-            )
-        ]
+        return [_unregistered(report)]
     findings = []
-    if registered < MIN_REGISTERED_SHARE * total:
-        findings.append(
-            Finding(
-                f"at least {MIN_REGISTERED_SHARE:.0%} must be",
-                f"{registered} of {total} photos ({registered / total:.0%}) were registered",
-                tuple(photo.name for photo in missing),
-                _cause(missing, report.photos),
-                _remedy(missing, report.photos),
-            )
-        )
+    registered = sum(photo.registered for photo in report.photos)
+    if registered < MIN_REGISTERED_SHARE * len(report.photos):
+        findings.append(_unregistered(report))
     if len(report.model_sizes) > 1:
-        sizes = ", ".join(str(size) for size in report.model_sizes)
+        sizes = [str(size) for size in report.model_sizes]
+        lost = tuple(photo.name for photo in report.photos if photo.other_model)
         findings.append(
             Finding(
-                "all must connect into one",
-                f"The photos fall into {len(report.model_sizes)} separate models of {sizes} photos",
-                tuple(photo.name for photo in missing if photo.other_model),
-                "no photo shows enough of both parts (two rooms, two sides of a thing, or two different scenes)",
+                f"all must connect into one, and only the largest is kept, without {_listed(lost)}",
+                f"The photos fall into {len(sizes)} separate models of {', '.join(sizes[:-1])} and {sizes[-1]} photos",
+                lost,
+                "no photo shows enough of both parts (two rooms, two sides of a thing, day and night, two scenes)",
                 "photos that lead from one part to the other, or each part as a capture of its own",
             )
         )
@@ -140,8 +124,8 @@ def diagnose(report: PoseReport) -> list[Finding]:
                 f"it must be at most {MAX_REPROJECTION_PX:g} px",
                 f"The mean reprojection error is {report.reprojection_px:.2f} px",
                 (),
-                "the scene moved, the zoom or focus changed between photos, or a strong lens distortion",
-                "photos of a still scene with fixed zoom and focus; or --mapper global",
+                "the scene moved, the zoom or focus changed between photos, or the lens distorts strongly",
+                "photos of a still scene with fixed zoom and focus, or --mapper global",
             )
         )
     return findings
@@ -152,47 +136,66 @@ def summary(findings: Sequence[Finding]) -> str:
     return " ".join(str(finding) for finding in findings)
 
 
+def reason(photo: PhotoFacts, photos: Sequence[PhotoFacts]) -> str:
+    """Why one photo of ``photos`` was probably not registered: the most telling fact about it."""
+    if photo.other_model:
+        return _ELSEWHERE
+    if photo.brightness < DARK:
+        return _DARK
+    if photo.brightness > BRIGHT:
+        return _BRIGHT
+    if photo.sharpness < BLURRED_SHARE * sorted(other.sharpness for other in photos)[len(photos) // 2]:
+        return _BLURRED
+    if photo.keypoints < FEW_KEYPOINTS:
+        return _PLAIN
+    kept_cameras = {other.camera for other in photos if other.registered}
+    if kept_cameras and photo.camera not in kept_cameras:
+        return _ZOOM
+    if photo.best_matches < FEW_MATCHES:
+        return _APART
+    return _CONTRADICTS
+
+
+_ELSEWHERE = "belongs to a part that is not connected to the rest"
+_DARK = "too dark"
+_BRIGHT = "overexposed"
+_BLURRED = "blurred"
+_PLAIN = "hardly any texture"
+_ZOOM = "taken with another camera or zoom than the rest"
+_APART = "shows too little of what the others show"
+_CONTRADICTS = "its matches contradict the others' (moving things, reflections or repeated patterns)"
+
+_REMEDIES = {
+    _ELSEWHERE: "photos that lead from one part to the other",
+    _DARK: "more light",
+    _BRIGHT: "a shorter exposure",
+    _BLURRED: "a steadier hand or a shorter exposure",
+    _PLAIN: "a patterned cloth or newspaper under plain things",
+    _ZOOM: "one camera at one zoom",
+    _APART: "photos with two thirds of overlap, or leave these out",
+    _CONTRADICTS: "photos of a still, matt scene",
+}
+
+
+def _unregistered(report: PoseReport) -> Finding:
+    total = len(report.photos)
+    missing = [photo for photo in report.photos if not photo.registered]
+    by_reason: dict[str, list[str]] = {}
+    for photo in missing:
+        by_reason.setdefault(reason(photo, report.photos), []).append(photo.name)
+    ranked = sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    found = total - len(missing)
+    return Finding(
+        f"at least {MIN_REGISTERED_SHARE:.0%} must be",
+        f"{found} of {total} photos ({found / total:.0%}) were registered"
+        if found
+        else f"None of the {total} photos could be registered",
+        tuple(photo.name for photo in missing),
+        "; ".join(f"{why} ({'all' if len(names) == total else _listed(names)})" for why, names in ranked),
+        "; ".join(_REMEDIES[why] for why, _ in ranked),
+    )
+
+
 def _listed(names: Sequence[str], most: int = 12) -> str:
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def reason(photo: PhotoFacts, photos: Sequence[PhotoFacts]) -> str:
-    """Why one photo was probably not registered: the most telling fact about it."""
-    sharp = sorted(other.sharpness for other in photos)[len(photos) // 2]
-    if photo.brightness < DARK:
-        return "too dark"
-    if photo.brightness > BRIGHT:
-        return "overexposed"
-    if photo.sharpness < BLURRED_SHARE * sharp:
-        return "blurred"
-    if photo.keypoints < FEW_KEYPOINTS:
-        return "hardly any texture"
-    if photo.other_model:
-        return "belongs to a part that is not connected to the rest"
-    if photo.best_matches < FEW_MATCHES:
-        return "shows too little of what the others show"
-    return "its matches contradict the others' (moving things, reflections or repeated patterns)"
-
-
-def _cause(missing: Sequence[PhotoFacts], photos: Sequence[PhotoFacts]) -> str:
-    by_reason: dict[str, list[str]] = {}
-    for photo in missing:
-        by_reason.setdefault(reason(photo, photos), []).append(photo.name)
-    ranked = sorted(by_reason.items(), key=lambda item: -len(item[1]))
-    return "; ".join(f"{why} ({_listed(names, 6)})" for why, names in ranked)
-
-
-def _remedy(missing: Sequence[PhotoFacts], photos: Sequence[PhotoFacts]) -> str:
-    remedies = {
-        "too dark": "more light",
-        "overexposed": "a shorter exposure",
-        "blurred": "a steadier hand or a shorter exposure",
-        "hardly any texture": "a patterned cloth or newspaper under plain things",
-        "belongs to a part that is not connected to the rest": "photos that lead from one part to the other",
-        "shows too little of what the others show": "photos with two thirds of overlap, or leave these out",
-    }
-    wanted = dict.fromkeys(
-        remedies.get(reason(photo, photos), "photos of a still scene") for photo in missing
-    )
-    return "; ".join(wanted) + "; or go on regardless with --accept-poses"

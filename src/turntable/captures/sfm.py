@@ -11,31 +11,45 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from .matching import match_descriptors
 from .source import Progress
 
 MAX_SIFT_SIDE = 1600
-"""Pixels; bigger photos are made smaller for finding features: more than enough for poses, and four times quicker."""
+"""Pixels; bigger photos are made smaller to find features: enough for poses, and four times quicker."""
 
 PEAK_THRESHOLD = 0.004
-"""Of SIFT's contrast. COLMAP's own 0.0067 finds a third fewer points, and small photos have few; matching sorts them."""
+"""Of SIFT's contrast. COLMAP's own 0.0067 finds fewer points, and small photos have few; matching sorts them."""
 
 DATABASE_BYTES_PER_PIXEL = 4
 DATABASE_BYTES = 4_000_000
-"""What features and matches take on the disk: measured 1.3 bytes a pixel on big photos, 2.5 on small ones, and SQLite's journal."""
+"""What features and matches take on the disk: measured 1.3 bytes a pixel on big photos, 2.5 on small ones, and
+SQLite's journal."""
 
 BATCH_PHOTOS = 4
 """Photos whose features are found between two reports of progress (and two chances for Ctrl-C)."""
 
-BATCH_PAIRS = 60
+BATCH_PAIRS = 20
 """Pairs matched between two reports of progress (and two chances for Ctrl-C)."""
 
 SEQUENTIAL_OVERLAP = 12
 """In a sequence each photo is matched with so many that follow."""
+
+ANCHORS = 40
+"""Photos of a sequence that are matched with each other, 780 pairs: where the camera comes back, they show it."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A camera: its model in COLMAP's words, and the names of the photos that it took."""
+
+    model: str
+    names: tuple[str, ...]
 
 
 @contextmanager
@@ -54,36 +68,40 @@ def quiet() -> Iterator[None]:
 def extract(
     database: Path,
     photos: Path,
-    cameras: Sequence[Sequence[str]],
+    cameras: Sequence[Group],
     masks: Path | None,
     progress: Progress,
-    camera_model: str = "PINHOLE",
 ) -> None:
     """SIFT features of every photo into ``database``.
 
     Args:
         database: made if it isn't there.
         photos: the folder of all photos.
-        cameras: for each camera the names of the photos that it took.
+        cameras: each with the photos that it took; focal lengths are guessed, 1.2 times the longer side.
         masks: a folder of ``<name>.png``, or None.
         progress: told after every few photos.
-        camera_model: of the cameras, whose focal lengths are guessed: 1.2 times the longer side.
     """
     import pycolmap
 
-    every = [name for names in cameras for name in names]
+    every = [name for camera in cameras for name in camera.names]
     _check_room(database.parent, [photos / name for name in every])
     options = pycolmap.FeatureExtractionOptions()
     options.max_image_size = MAX_SIFT_SIDE
     options.use_gpu = False  # other bits than on the CPU, and not on every machine
     options.sift.peak_threshold = PEAK_THRESHOLD
-    reader = pycolmap.ImageReaderOptions(camera_model=camera_model)
+    reader = pycolmap.ImageReaderOptions()
     if masks is not None:
         reader.mask_path = masks
     pycolmap.Database.open(database).close()
-    # Ahead of the features, which finish in no certain order: the mapper goes by the ids, so they must not vary.
-    for names in cameras:
-        pycolmap.import_images(database, photos, pycolmap.CameraMode.SINGLE, list(names), reader)
+    # Ahead of the features, which finish in no certain order: the mapper goes by ids, so they must not vary.
+    for camera in cameras:
+        pycolmap.import_images(
+            database,
+            photos,
+            pycolmap.CameraMode.SINGLE,
+            list(camera.names),
+            pycolmap.ImageReaderOptions(camera_model=camera.model),
+        )
     for done, batch in enumerate(_batches(every, BATCH_PHOTOS)):
         progress("features", done * BATCH_PHOTOS, len(every))
         pycolmap.extract_features(
@@ -117,14 +135,11 @@ def database_images(database: Any) -> dict[str, int]:
     return {image.name: image.image_id for image in database.read_all_images()}
 
 
-def match(
-    database: Path, count: int, matching: str, seed: int, progress: Progress, max_ratio: float = 0.8
-) -> None:
+def match(database: Path, matching: str, seed: int, progress: Progress, max_ratio: float = 0.8) -> None:
     """Match and verify pairs of photos, batch by batch.
 
     Args:
         database: with features.
-        count: of photos.
         matching: ``exhaustive``, or ``sequential`` by name.
         seed: for RANSAC.
         progress: told after every batch.
@@ -133,7 +148,8 @@ def match(
     import pycolmap
 
     with pycolmap.Database.open(database) as opened:
-        names = sorted(database_images(opened))
+        ids = database_images(opened)
+    names = sorted(ids)
     if matching == "exhaustive":
         pairs = list(itertools.combinations(names, 2))
     else:
@@ -142,25 +158,20 @@ def match(
             for index, first in enumerate(names)
             for second in names[index + 1 : index + 1 + SEQUENTIAL_OVERLAP]
         ]
-        # Far apart in the sequence, near in space: every tenth photo with every other tenth closes loops.
-        anchors = names[:: max(1, len(names) // 40)]
+        # Far apart in the sequence, but maybe near in space: some photos, each with all the others, close loops.
+        anchors = names[:: -(-len(names) // ANCHORS)]
         pairs = list(dict.fromkeys([*pairs, *itertools.combinations(anchors, 2)]))
-    options = pycolmap.FeatureMatchingOptions()
-    options.use_gpu = False
-    options.sift.max_ratio = max_ratio
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
     list_path = database.with_suffix(".pairs.txt")
     for done, batch in enumerate(_batches(pairs, BATCH_PAIRS)):
         progress("matches", done * BATCH_PAIRS, len(pairs))
+        with pycolmap.Database.open(database) as opened:
+            for first, second in batch:
+                one, other = (opened.read_descriptors(ids[name]).data for name in (first, second))
+                opened.write_matches(ids[first], ids[second], match_descriptors(one, other, max_ratio))
         list_path.write_text("".join(f"{first} {second}\n" for first, second in batch))
-        pycolmap.match_image_pairs(
-            database,
-            matching_options=options,
-            pairing_options=pycolmap.ImportedPairingOptions(match_list_path=list_path),
-            verification_options=verification,
-            device=pycolmap.Device.cpu,
-        )
+        pycolmap.verify_matches(database, list_path, verification)
     progress("matches", len(pairs), len(pairs))
 
 

@@ -1,6 +1,6 @@
-"""Sparse points for a capture whose poses are known: SIFT, matching, and triangulation with the cameras held fixed.
+"""Sparse points for a capture whose poses are known: SIFT, matching, triangulation with the cameras held fixed.
 
-Only training views are ever passed in: what a held-out view shows must not reach a method by way of the points.
+Only training views are passed in: what a held-out view shows must not reach a method by way of the points.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from .capture import CaptureView
-from .sfm import database_images, extract, match, quiet
+from .sfm import Group, database_images, extract, match, quiet
 from .source import Progress
 
 EXHAUSTIVE_UP_TO = 120
-"""Views; beyond that only pairs near each other by name are matched: 120 are 7,140 pairs, half a minute on 2 cores."""
+"""Views; beyond that only pairs near each other by name are matched: 120 are 7,140 pairs, half a minute on 2
+cores."""
 
 MAX_ERROR_PX = 2.0
 """Points that reproject worse than this are dropped: with exact poses they are wrong matches."""
@@ -67,21 +68,14 @@ def triangulate(views: list[CaptureView], scratch: Path, seed: int, progress: Pr
     with quiet():
         pycolmap.set_random_seed(seed)
         database = scratch / "database.db"
-        extract(
-            database, photos, [[name] for name in names], masks if any(masks.iterdir()) else None, progress
-        )
+        cameras = [Group("PINHOLE", (name,)) for name in names]
+        extract(database, photos, cameras, masks if any(masks.iterdir()) else None, progress)
         model = pycolmap.Reconstruction()
         with pycolmap.Database.open(database) as opened:
             ids = database_images(opened)
             for name, view in zip(names, views, strict=True):
                 _add_view(opened, model, ids[name], name, view)
-        match(
-            database,
-            len(views),
-            "exhaustive" if len(views) <= EXHAUSTIVE_UP_TO else "sequential",
-            seed,
-            progress,
-        )
+        match(database, "exhaustive" if len(views) <= EXHAUSTIVE_UP_TO else "sequential", seed, progress)
         progress("triangulating", 0, 0)
         options = pycolmap.IncrementalPipelineOptions()
         options.num_threads = (
@@ -106,8 +100,8 @@ def triangulate(views: list[CaptureView], scratch: Path, seed: int, progress: Pr
 
 
 _NONE = (
-    "No sparse points could be triangulated (too little texture, or cameras that don't fit the photos); methods start "
-    "without them."
+    "No sparse points could be triangulated (too little texture, or cameras that don't fit the photos); methods "
+    "start without them."
 )
 
 
