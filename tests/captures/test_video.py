@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import av
@@ -52,9 +53,9 @@ def test_the_sharpest_frame_of_each_stretch_is_taken(tmp_path: Path) -> None:
 def test_chosen_frames_are_spread_evenly_and_in_order(sharpness: list[float], count: int) -> None:
     chosen = choose(sharpness, count)
     assert len(chosen) == min(count, len(sharpness)) == len(set(chosen))
-    assert chosen == sorted(chosen) and 0 <= chosen[0] and chosen[-1] < len(sharpness)
+    assert chosen == sorted(chosen) and chosen[0] >= 0 and chosen[-1] < len(sharpness)
     widest = 2 * (len(sharpness) / len(chosen) + 1)
-    assert all(later - earlier <= widest for earlier, later in zip(chosen, chosen[1:], strict=False))
+    assert all(later - earlier <= widest for earlier, later in itertools.pairwise(chosen))
 
 
 def test_a_video_that_breaks_off_gives_what_there_is_and_a_note(tmp_path: Path) -> None:
