@@ -13,7 +13,7 @@ from .bench import Bench
 from .captures.capture import Capture
 from .errors import TurntableError, unknown_name
 from .record import RunRow, Score
-from .tasks.metrics import higher_is_better
+from .tasks.metrics import higher_is_better, metrics
 from .tasks.summary import summarise
 
 
@@ -78,7 +78,9 @@ def summaries(scores: list[Score]) -> dict[str, Any]:
     found: dict[str, dict[str, float]] = {}
     for score in scores:
         found.setdefault(score.metric, {})[score.item] = score.value
-    return {name: summarise(per_item, higher_is_better(name)) for name, per_item in found.items()}
+    order = [*metrics(), *found]  # as Turntable lists them; others after them
+    names = sorted(found, key=order.index)
+    return {name: summarise(found[name], higher_is_better(name)) for name in names}
 
 
 def only_capture(bench: Bench) -> Capture:

@@ -1,62 +1,99 @@
-"""Sparse points from known poses: in the right places, from training views alone, the same every time."""
+"""Points from known poses, in a corner of three textured walls whose every surface point has a coordinate of 0."""
 
 from __future__ import annotations
 
-import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from captures.rooms import cameras, photo
-from turntable.captures.build import CaptureOptions, add_capture
-from turntable.captures.capture import Capture
+from turntable.captures.capture import CaptureView
 from turntable.captures.source import Progress
-from turntable.captures.transforms import opengl_matrix
-from turntable.captures.triangulate import triangulate
+from turntable.captures.triangulate import Triangulation, triangulate
+from turntable.worker.contract import Camera
+from turntable.worker.png import write_png
+
+Picture = Callable[[Camera], np.ndarray]
 
 
-def write_source(folder: Path, count: int = 8, plain: bool = False) -> Path:
-    (folder / "images").mkdir(parents=True)
-    frames = []
-    for index, camera in enumerate(cameras(count)):
-        name = f"images/{index:02d}.png"
-        pixels = np.full((camera.height, camera.width, 3), 128, np.uint8) if plain else photo(camera)
-        Image.fromarray(pixels).save(folder / name)
-        frames.append({"file_path": name, "transform_matrix": opengl_matrix(camera.R, camera.t).tolist()})
-    document = {"w": 320, "h": 240, "fl_x": 300.0, "cx": 160, "cy": 120, "frames": frames}
-    (folder / "transforms.json").write_text(json.dumps(document))
-    return folder
+def views_of(folder: Path, picture: Picture = photo, mask: Picture | None = None) -> list[CaptureView]:
+    folder.mkdir()
+    views = []
+    for index, camera in enumerate(cameras(6)):
+        write_png(folder / f"{index}.png", picture(camera))
+        mask_path = None if mask is None else folder / f"{index}.mask.png"
+        if mask is not None and mask_path is not None:
+            write_png(mask_path, mask(camera))
+        views.append(CaptureView(f"{index}.jpg", camera, folder / f"{index}.png", mask_path, False, {}))
+    return views
 
 
-@pytest.fixture(scope="module")
-def capture(tmp_path_factory: pytest.TempPathFactory) -> Capture:
-    folder = tmp_path_factory.mktemp("triangulate")
-    (folder / "captures").mkdir()
-    return add_capture(write_source(folder / "room"), folder / "captures", CaptureOptions())
+def find(views: list[CaptureView], scratch: Path) -> Triangulation:
+    scratch.mkdir()
+    found = triangulate(views, scratch, 0, Progress())
+    shutil.rmtree(scratch)
+    return found
 
 
-def test_points_lie_on_the_walls_and_the_floor(capture: Capture) -> None:
-    points, colours = capture.points()
-    assert len(points) > 200 and colours.std() > 5
-    off = np.abs(points).min(1)  # the walls and the floor are where one coordinate is 0
-    assert np.median(off) < 0.01 and np.percentile(off, 95) < 0.1
-    assert capture.document["points"]["median_reprojection_px"] < 0.5
+def grey(camera: Camera) -> np.ndarray:
+    return np.full((camera.height, camera.width, 3), 128, np.uint8)
 
 
-def test_held_out_views_have_no_part_in_them(capture: Capture, tmp_path: Path) -> None:
-    """Without the held-out photos' files at all the same points come out."""
-    for view in capture.held_out:
-        assert view.name not in {training.name for training in capture.training}
-    found = triangulate(list(capture.training), tmp_path, 0, Progress())
-    assert np.array_equal(found.points, capture.points()[0])
+def floor_left_out(camera: Camera) -> np.ndarray:
+    """255 where a pixel doesn't see the floor z = 0."""
+    x = (np.arange(camera.width) + 0.5 - camera.cx) / camera.fx
+    y = (np.arange(camera.height) + 0.5 - camera.cy) / camera.fy
+    rays = np.stack([*np.meshgrid(x, y), np.ones((camera.height, camera.width))], -1) @ camera.R
+    with np.errstate(divide="ignore"):
+        along = -camera.centre / rays
+    first = np.where(along > 0, along, np.inf).argmin(-1)
+    return np.where(first == 2, 0, 255).astype(np.uint8)
 
 
-def test_photos_without_texture_give_no_points_and_a_note(tmp_path: Path) -> None:
-    (tmp_path / "captures").mkdir()
-    capture = add_capture(
-        write_source(tmp_path / "plain", 4, plain=True), tmp_path / "captures", CaptureOptions()
-    )
-    assert capture.points()[0].shape == (0, 3) and capture.points_path is None
-    assert any("No sparse points" in note for note in capture.document["notes"])
+def test_points_lie_on_the_walls_with_their_colours(tmp_path: Path) -> None:
+    found = find(views_of(tmp_path / "views"), tmp_path / "scratch")
+    assert len(found.points) > 300 and found.note == ""
+    off = np.abs(found.points).min(1)
+    assert np.median(off) < 0.01, "the room is 6 across and a pixel 0.02"
+    assert (off < 0.1).mean() > 0.95
+    assert found.reprojection_px < 1 and found.track_length >= 2
+    assert found.points.dtype == np.float64 and found.colours.dtype == np.uint8
+    # every wall's red is brighter than its blue
+    assert (found.colours[:, 0] >= found.colours[:, 2]).mean() > 0.95
+
+
+def test_the_same_views_give_the_same_bits(tmp_path: Path) -> None:
+    views = views_of(tmp_path / "views")
+    first, second = find(views, tmp_path / "a"), find(views, tmp_path / "b")
+    assert np.array_equal(first.points, second.points) and np.array_equal(first.colours, second.colours)
+
+
+def test_masked_pixels_give_no_points(tmp_path: Path) -> None:
+    everywhere = find(views_of(tmp_path / "all"), tmp_path / "a").points
+    walls = find(views_of(tmp_path / "masked", mask=floor_left_out), tmp_path / "b").points
+
+    def on_floor(points: np.ndarray) -> int:
+        return int(((np.abs(points[:, 2]) < 0.02) & (points[:, :2].min(1) > 0.1)).sum())
+
+    assert on_floor(everywhere) > 50 and on_floor(walls) == 0
+    assert len(walls) > 50
+
+
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_no_points_are_a_note_and_no_error(tmp_path: Path, count: int) -> None:
+    found = find(views_of(tmp_path / "views", grey)[:count], tmp_path / "scratch")
+    assert found.points.shape == (0, 3) and found.colours.shape == (0, 3)
+    assert "No sparse points" in found.note and np.isnan(found.reprojection_px)
+
+
+def test_cameras_that_do_not_fit_the_photos_give_hardly_any_points(tmp_path: Path) -> None:
+    views = views_of(tmp_path / "views")
+    shifted = [
+        CaptureView(view.name, other.camera, view.image_path, None, False, {})
+        for view, other in zip(views, [*views[3:], *views[:3]], strict=True)
+    ]
+    right, wrong = find(views, tmp_path / "a"), find(shifted, tmp_path / "b")
+    assert len(wrong.points) < 0.2 * len(right.points)

@@ -73,7 +73,7 @@ class Finding:
     Args:
         rule: what should hold, with the limit.
         value: what was found.
-        photos: the photos that have no pose because of it.
+        photos: those that have no pose.
         cause: the probable cause, in plain words.
         remedy: what to try.
     """
@@ -99,9 +99,10 @@ def diagnose(report: PoseReport) -> list[Finding]:
     if len(report.model_sizes) > 1:
         sizes = [str(size) for size in report.model_sizes]
         lost = tuple(photo.name for photo in report.photos if photo.other_model)
+        named = "" if findings else f", without {_listed(lost)}"  # the first finding names them already
         findings.append(
             Finding(
-                f"all must connect into one, and only the largest is kept, without {_listed(lost)}",
+                f"all must connect into one, and only the largest is kept{named}",
                 f"The photos fall into {len(sizes)} separate models of {', '.join(sizes[:-1])} and {sizes[-1]} photos",
                 lost,
                 "no photo shows enough of both parts (two rooms, two sides of a thing, day and night, two scenes)",
