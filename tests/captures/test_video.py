@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from pathlib import Path
 
 import av
@@ -77,3 +78,48 @@ def test_what_is_no_video_is_one_line(tmp_path: Path, content: bytes) -> None:
 def test_one_frame_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(TurntableError, match=r"at least 2 frames"):
         frames_of(make_video(tmp_path / "a.mp4", 1), 5, tmp_path / "frames", Progress())
+
+
+def turn(video: Path, degrees: int) -> None:
+    """Write into an MP4 track's header that it is to be turned counter-clockwise (ISO 14496-12: tkhd's matrix)."""
+    data = bytearray(video.read_bytes())
+    start = (
+        data.index(b"tkhd") + 4 + 40
+    )  # version 0: 40 bytes of flags, times, id, duration, layer and volume
+    cosine, sine = {90: (0, -1), -90: (0, 1), 180: (-1, 0)}[degrees]
+    matrix = [cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30]
+    data[start : start + 36] = struct.pack(">9i", *matrix)
+    video.write_bytes(data)
+
+
+@pytest.mark.parametrize(("degrees", "corner"), [(90, (0, -1)), (-90, (-1, 0)), (180, (-1, -1))])
+def test_frames_are_held_as_the_phone_was(tmp_path: Path, degrees: int, corner: tuple[int, int]) -> None:
+    """A white top left corner lies at the bottom left after a quarter turn counter-clockwise, and so on."""
+    picture = Image.new("RGB", (128, 96), "black")
+    picture.paste("white", (0, 0, 32, 32))
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode())
+    turn(tmp_path / "a.mp4", degrees)
+    frames = frames_of(tmp_path / "a.mp4", 2, tmp_path / "frames", Progress())
+    with Image.open(frames.paths[0]) as frame:
+        assert frame.size == ((96, 128) if abs(degrees) == 90 else (128, 96))
+        grey = np.asarray(frame.convert("L"))
+    corners = {
+        (x, y): int(grey[y * 8 + (y == 0) * 8, x * 8 + (x == 0) * 8]) for x in (0, -1) for y in (0, -1)
+    }
+    assert max(corners, key=lambda place: corners[place]) == corner and corners[corner] > 200
+
+
+def test_sound_without_pictures_is_one_line(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    with pytest.raises(TurntableError, match="no video stream"):
+        frames_of(tmp_path / "a.mkv", 5, tmp_path / "frames", Progress())
