@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from turntable.captures.capture import FORMAT, Capture
+from turntable.captures.capture import FORMAT, Capture, content_hash
 from turntable.worker.contract import Camera
 from turntable.worker.png import write_png
 
@@ -69,7 +69,6 @@ def make_capture(
     document = {
         "format": FORMAT,
         "name": folder.name,
-        "hash": f"{views}-{size}-{masked}",
         "source_hash": "by hand",
         "source": {"format": "test", "path": "nowhere", "files": {}},
         "settings": {},
@@ -83,6 +82,7 @@ def make_capture(
         "truth": {},
         "versions": {},
     }
+    document["hash"] = content_hash(document, folder)
     (folder / "capture.json").write_text(json.dumps(document))
     return Capture.load(folder)
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from .captures.capture import Capture
 from .errors import TurntableError, disk_error, unknown_name
 from .files import write_text
-from .methods.registry import find_methods, get_method
+from .methods.registry import broken_methods, find_methods, get_method
 from .methods.spec import Method
-from .record import Record, RunRow, State
+from .record import Record, RunRow, State, StateChange
 from .run import Asked, RunFolder
 
 _BENCH_TOML = """\
@@ -87,16 +92,38 @@ class Bench:
             raise TurntableError(
                 f"There is no bench in {self.folder} yet. Start with turntable compare, or name one with --bench."
             )
-        return Record(self.folder / "record.sqlite")
+        path = self.folder / "record.sqlite"
+        lost = not path.exists()
+        record = Record(path)
+        if lost and any(
+            self.runs_folder.glob("*/run.json")
+        ):  # it is an index: what it pointed to is still there
+            self._rebuild(record)
+        return record
 
     def captures(self) -> dict[str, Capture]:
-        """All captures by name."""
-        found = sorted(self.captures_folder.glob("*/capture.json")) if self.captures_folder.is_dir() else []
-        return {
-            path.parent.name: Capture.load(path.parent)
-            for path in found
-            if not path.parent.name.startswith(".")
-        }
+        """All captures by name, but those that are damaged: see :meth:`faults`."""
+        return self._captures()[0]
+
+    def _captures(self) -> tuple[dict[str, Capture], list[str]]:
+        found, faults = {}, []
+        for path in sorted(self.captures_folder.glob("*/capture.json")):
+            if not path.parent.name.startswith("."):
+                try:
+                    found[path.parent.name] = Capture.load(path.parent)
+                except TurntableError as error:
+                    faults.append(str(error))
+        return found, faults
+
+    def faults(self) -> list[str]:
+        """A line for every capture, method and run of the bench that can't be read."""
+        faults = self._captures()[1] + broken_methods(self.methods_folder)
+        for row in self.record.runs():
+            try:
+                self.run_folder(row.id).asked()
+            except TurntableError as error:
+                faults.append(str(error))
+        return faults
 
     def capture(self, name: str) -> Capture:
         """The capture called ``name``.
@@ -124,6 +151,10 @@ class Bench:
             TurntableError: there is no such run.
         """
         path = self.runs_folder / run
+        if self.record.run(run) is not None and not (path / "run.json").is_file():
+            raise TurntableError(
+                f"The folder of run {run} is gone ({path}). turntable doctor --rebuild makes the record fit again."
+            )
         if Path(run).name != run or not (path / "run.json").is_file():
             raise unknown_name("run", run, [row.id for row in self.record.runs()])
         return RunFolder(path)
@@ -139,6 +170,17 @@ class Bench:
             raise unknown_name("run", run, [row.id for row in self.record.runs()])
         return row
 
+    @contextlib.contextmanager
+    def planning(self) -> Iterator[None]:
+        """Only one process at a time looks for the answer to a question and queues a run where there is none."""
+        with (self.folder / ".planning.lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            for left in self.runs_folder.glob(
+                ".*.tmp"
+            ):  # half made by a killed process: we are the only one here
+                shutil.rmtree(left, ignore_errors=True)
+            yield
+
     def queue(self, asked: Asked) -> RunFolder:
         """Make a new run of ``asked`` (its id is given here) and put it on the record as queued."""
         number = 1
@@ -152,27 +194,61 @@ class Bench:
         self.record.add_run(_row(folder.asked()))
         return folder
 
-    def rebuild_record(self) -> int:
-        """Make the record again from the run folders; how many runs it holds now."""
-        record = self.record
-        record.forget_all()
-        folders = [RunFolder(path.parent) for path in self.runs_folder.glob("*/run.json")]
-        for folder in sorted(folders, key=lambda folder: folder.asked().created):
-            record.add_run(_row(folder.asked()))
-            for event in folder.events():
-                if event["type"] == "state":
-                    record.set_state(folder.id, State(event["state"]), event["time"], event.get("cause"))
-                elif event["type"] in ("progress", "scored", "ready"):
-                    fraction = folder.asked().budget.fraction(event)
-                    record.set_progress(folder.id, event, fraction)
-            record.add_scores(folder.id, folder.scores())
-        return len(folders)
+    def rebuild_record(self) -> tuple[int, list[str]]:
+        """Make the record again from the run folders: all is read before anything is written.
+
+        Returns:
+            How many runs it holds now, and a line for every folder that could not be read and is not in it.
+        """
+        return self._rebuild(self.record)
+
+    def _rebuild(self, record: Record) -> tuple[int, list[str]]:
+        found, passed_over = [], []
+        for path in sorted(self.runs_folder.glob("*/run.json")):
+            folder = RunFolder(path.parent)
+            if folder.id.startswith("."):  # half made by a killed process
+                continue
+            try:
+                asked = folder.asked()
+                if asked.id != folder.id:
+                    raise TurntableError(
+                        f"{folder.path} is a copy of the run {asked.id}, and is not counted."
+                    )
+                row, changes = row_of_events(asked, folder.events())
+                found.append((row, changes, folder.scores()))
+            except TurntableError as error:
+                passed_over.append(str(error))
+        record.replace_all(sorted(found, key=lambda entry: entry[0].created))
+        return len(found), passed_over
+
+
+def row_of_events(asked: Asked, events: Iterable[dict[str, Any]]) -> tuple[RunRow, list[StateChange]]:
+    """A run's row and its changes of state, from what was asked and its events; odd events are passed over."""
+    row = _row(asked)
+    changes = [StateChange(row.created, State.QUEUED, None)]
+    for event in events:
+        with contextlib.suppress(KeyError, ValueError, TypeError):
+            if event["type"] == "state":
+                change = StateChange(float(event["time"]), State(event["state"]), event.get("cause"))
+                changes.append(change)
+                row = replace(row, state=change.state, cause=change.cause)
+            elif event["type"] in ("progress", "scored", "ready"):
+                row = replace(
+                    row,
+                    steps=int(event["steps"]),
+                    device_seconds=float(event["device_seconds"]),
+                    setup_seconds=float(event["setup_seconds"]),
+                    peak_memory_bytes=max(row.peak_memory_bytes, int(event["memory_bytes"])),
+                    fraction=asked.budget.fraction(event),
+                )
+    return row, changes
 
 
 def _row(asked: Asked) -> RunRow:
     return RunRow(
         id=asked.id,
         capture=asked.capture,
+        capture_hash=asked.capture_hash,
         method=asked.method,
         task=asked.task,
         question=asked.question(),

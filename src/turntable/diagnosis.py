@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -42,10 +43,10 @@ def examine(bench: Bench) -> list[Finding]:
             "bwrap", "bubblewrap", "not used yet: methods run unprotected, with your rights and network"
         ),
         _program("uv", "uv", "not used yet: methods run in Turntable's own environment"),
-        _bench(bench),
+        *_bench(bench),
         _disk(bench),
     ]
-    return [*findings, *_damaged(bench)]
+    return findings
 
 
 def _graphics() -> Finding:
@@ -89,15 +90,25 @@ def _program(command: str, name: str, text: str) -> Finding:
     return Finding(name, found is not None, f"{found or 'not found'}; {text}")
 
 
-def _bench(bench: Bench) -> Finding:
+def _bench(bench: Bench) -> list[Finding]:
+    """The bench, and everything of it that can't be read."""
     if not bench.exists:
-        return Finding("bench", True, f"{bench.folder}: not made yet")
+        return [Finding("bench", True, f"{bench.folder}: not made yet")]
     try:
         bench.make()
         captures, runs = len(bench.captures()), len(bench.record.runs())
+        faults = bench.faults()
+        for capture in bench.captures().values():
+            with contextlib.suppress(TurntableError):
+                capture.check()
+                continue
+            faults.append(
+                f"Capture {capture.name} is not what it was made as: a file was lost or changed. Add it again."
+            )
     except TurntableError as error:
-        return Finding("bench", False, str(error))
-    return Finding("bench", True, f"{bench.folder}: {captures} captures, {runs} runs")
+        return [Finding("bench", False, str(error))]
+    good = Finding("bench", True, f"{bench.folder}: {captures} captures, {runs} runs")
+    return [good, *(Finding("bench", False, fault) for fault in faults)]
 
 
 def _disk(bench: Bench) -> Finding:
@@ -106,16 +117,3 @@ def _disk(bench: Bench) -> Finding:
         place = place.parent
     free = shutil.disk_usage(place).free
     return Finding("disk", free >= SMALL_DISK_BYTES, f"{free / 2**30:.1f} GiB free at {place}")
-
-
-def _damaged(bench: Bench) -> list[Finding]:
-    """Runs of the record whose folders can't be read."""
-    if not bench.exists:
-        return []
-    findings = []
-    for row in bench.record.runs():
-        try:
-            bench.run_folder(row.id).asked()
-        except TurntableError as error:
-            findings.append(Finding(f"run {row.id}", False, str(error)))
-    return findings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from .bench import Bench
 from .errors import TurntableError, disk_error
-from .methods.spec import Method
+from .jobs import method_of
 from .tasks.views import ViewsTask
 from .turns import checkpoint
 from .turns.process import WorkerFailed, WorkerProcess
@@ -37,13 +38,15 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
     """
     folder = bench.run_folder(run)
     asked = folder.asked()
-    method = Method.load(Path(asked.method_folder))
+    method = method_of(bench, asked)
     saved, _ = checkpoint.newest(folder.path / "checkpoint")
     if saved is None:
         raise TurntableError(f"Run {run} has no checkpoint to export yet; let it run first (turntable run).")
     target = (out or Path(f"{run}.{form}")).expanduser().resolve()
     if not target.parent.is_dir():
         raise TurntableError(f"--out needs a folder that exists; there is no {target.parent}.")
+    if target.is_dir():
+        raise TurntableError(f"--out names a file, but {target} is a folder.")
     lock = folder.lock()
     if lock is None:
         raise TurntableError(f"Run {run} is being worked on by another turntable; wait for that one.")
@@ -67,9 +70,12 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
                 raise TurntableError(
                     f"Method {asked.method} exports {kinds}, not {form!r}; choose with --as."
                 )
-            aside = target.with_name(f".{target.name}.tmp")
-            shutil.copyfile(Path(scratch) / matching[0], aside)
-            aside.replace(target)
+            aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            try:
+                shutil.copyfile(Path(scratch) / matching[0], aside)
+                aside.replace(target)
+            finally:
+                aside.unlink(missing_ok=True)
     except WorkerFailed as failure:
         raise TurntableError(f"Run {run} can't be exported: {failure}. See {folder.log_path}.") from failure
     except OSError as error:

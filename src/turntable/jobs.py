@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from .bench import Bench
-from .captures.build import CaptureOptions, add_capture, add_source
+from .captures.build import CaptureOptions, add_capture, add_source, scratch_folder
 from .captures.capture import Capture
 from .captures.source import Progress
 from .errors import TurntableError, disk_error, unknown_name
-from .machine import versions
+from .machine import graphics_cards, load_pycolmap, versions
 from .methods.spec import Method, Value
 from .record import RunRow, State
 from .run import Asked, Budget, RunFolder
-from .tasks.metrics import metrics
+from .tasks.metrics import Metric, metrics
 from .tasks.views import NAME as VIEWS
-from .tasks.views import ViewsTask, answers_folder
+from .tasks.views import ViewsTask
 from .turns.device import check_device, hold
-from .turns.supervisor import Patience, Supervisor
+from .turns.supervisor import CannotGoOn, Patience, Supervisor, recovered_scores
 from .turns.watcher import Watcher
 
 
@@ -41,6 +39,7 @@ class RunRequest:
         patience: how the workers are treated.
         lpips_weights: a file of LPIPS weights, or None to score without.
         fresh: make new runs even where the same question has been answered before.
+        command: what the user typed, to be shown on the page; "" where nobody typed anything.
     """
 
     methods: tuple[str, ...]
@@ -51,6 +50,7 @@ class RunRequest:
     patience: Patience = field(default_factory=Patience)
     lpips_weights: Path | None = None
     fresh: bool = False
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,36 @@ class Comparison:
     runs: list[RunRow]
     """The runs that were asked for, in the order asked."""
     page: Path
+    problems: list[str] = field(default_factory=list)
+    """A line for every run that could not be worked on at all."""
 
     @property
     def failed(self) -> list[RunRow]:
         """The runs that failed."""
         return [row for row in self.runs if row.state is State.FAILED]
+
+
+def check(bench: Bench, request: RunRequest) -> dict[str, Method]:
+    """Everything of a request that can be checked before any work is done; its methods by name.
+
+    Raises:
+        TurntableError: an unknown method, setting, device or metric, or a method that can't run here.
+    """
+    if request.seeds < 1:
+        raise TurntableError(f"--seeds is at least 1, not {request.seeds}.")
+    device = check_device(request.device)
+    chosen: dict[str, Method] = {}
+    for wanted in dict.fromkeys(request.methods):
+        method = bench.method(wanted)
+        if method.name in chosen and chosen[method.name].folder != method.folder:
+            raise TurntableError(
+                f"Methods need different names, but {chosen[method.name].folder} and {method.folder} are both {method.name!r}."
+            )
+        _check_runnable(method, device)
+        chosen[method.name] = method
+    _settings_by_method(list(chosen.values()), request.settings)
+    metrics(request.lpips_weights)
+    return chosen
 
 
 def plan(bench: Bench, capture: Capture, request: RunRequest) -> list[RunFolder]:
@@ -74,67 +99,88 @@ def plan(bench: Bench, capture: Capture, request: RunRequest) -> list[RunFolder]
     A run that failed is not an answer to wait for: asked again, a new one is made beside it.
 
     Raises:
-        TurntableError: an unknown method or setting, or a method for another task.
+        TurntableError: as :func:`check`, or the capture's files have been changed.
     """
-    if request.seeds < 1:
-        raise TurntableError(f"--seeds is at least 1, not {request.seeds}.")
-    device = check_device(request.device)
-    chosen = [bench.method(name) for name in dict.fromkeys(request.methods)]
+    chosen = list(check(bench, request).values())
+    capture.check()
     settings = _settings_by_method(chosen, request.settings)
-    for method in chosen:
-        _check_runnable(method)
     folders = []
-    for seed in range(request.seeds):
-        for method in chosen:
-            asked = Asked(
-                id="",
-                capture=capture.name,
-                capture_hash=capture.hash,
-                task=VIEWS,
-                method=method.name,
-                method_folder=str(method.folder),
-                method_fingerprint=method.fingerprint(),
-                settings=settings[method.name],
-                seed=seed,
-                budget=request.budget,
-                device=device,
-                created=time.time(),
-                command=shlex.join(["turntable", *sys.argv[1:]]),
-                versions=versions(),
-            )
-            folders.append(_find_answer(bench, asked, request.fresh) or bench.queue(asked))
+    with bench.planning():
+        for seed in range(request.seeds):
+            for method in chosen:
+                asked = Asked(
+                    id="",
+                    capture=capture.name,
+                    capture_hash=capture.hash,
+                    task=VIEWS,
+                    method=method.name,
+                    method_folder=str(method.folder),
+                    method_fingerprint=method.fingerprint(),
+                    settings=settings[method.name],
+                    seed=seed,
+                    budget=request.budget,
+                    device=check_device(request.device),
+                    created=time.time(),
+                    command=request.command,
+                    versions=versions(),
+                )
+                folders.append(_find_answer(bench, asked, request.fresh) or bench.queue(asked))
     return folders
 
 
-def work(bench: Bench, folders: Sequence[RunFolder], request: RunRequest, watcher: Watcher) -> list[RunRow]:
+def work(
+    bench: Bench,
+    folders: Sequence[RunFolder],
+    request: RunRequest,
+    watcher: Watcher,
+    problems: list[str] | None = None,
+) -> list[RunRow]:
     """Work through runs, one after the other; what failed doesn't stop the rest.
+
+    Args:
+        problems: gets a line for every run that could not be worked on at all; None raises the first one at the end.
 
     Returns:
         The record's row of each run.
 
     Raises:
         KeyboardInterrupt: interrupted; the run at hand was paused.
-        TurntableError: the bench can't be written.
+        TurntableError: the bench can't be written, or a run could not be worked on and ``problems`` is None.
     """
     chosen_metrics = metrics(request.lpips_weights)
+    faults: list[str] = []
     for folder in folders:
-        asked = folder.asked()
-        capture = bench.capture(asked.capture)
-        if capture.hash != asked.capture_hash:
-            raise TurntableError(
-                f"Run {folder.id} was asked on another capture called {capture.name} "
-                f"({asked.capture_hash[:12]}, not {capture.hash[:12]}). Move {folder.path} away."
-            )
-        task = ViewsTask(capture, chosen_metrics)
-        if bench.row(folder.id).state.ended:
-            _score_what_is_missing(bench, folder, task)
-            continue
-        method = _method_of(bench, asked)
-        with hold(bench.folder, asked.device, lambda: watcher.note(_BUSY)):
-            if bench.row(folder.id).state.ended:  # by whoever held the device before
-                continue
-            Supervisor(folder, method, task, bench.record, request.patience, watcher).run()
+        try:
+            _work_on(bench, folder, request, chosen_metrics, watcher)
+        except CannotGoOn as error:
+            watcher.note(str(error))
+            faults.append(str(error))
+    if problems is None and faults:
+        raise TurntableError(" ".join(faults))
+    if problems is not None:
+        problems += faults
     return [bench.row(folder.id) for folder in folders]
+
+
+def _work_on(
+    bench: Bench, folder: RunFolder, request: RunRequest, chosen_metrics: dict[str, Metric], watcher: Watcher
+) -> None:
+    asked = folder.asked()
+    capture = bench.capture(asked.capture)
+    if capture.hash != asked.capture_hash:
+        raise CannotGoOn(
+            f"Run {folder.id} was asked on another capture called {capture.name} "
+            f"({asked.capture_hash[:12]}, not {capture.hash[:12]}). Move {folder.path} away."
+        )
+    task = ViewsTask(capture, chosen_metrics)
+    method = None if bench.row(folder.id).state.ended else method_of(bench, asked, request.methods)
+    with hold(bench.folder, asked.device, lambda: watcher.note(_BUSY)):
+        if method is None or bench.row(folder.id).state.ended:  # the latter by whoever held the device before
+            scores = recovered_scores(folder, task)
+            folder.write_scores(scores)
+            bench.record.add_scores(folder.id, scores)
+            return
+        Supervisor(folder, method, task, bench.record, request.patience, watcher).run()
 
 
 DEMO_VERSION = 1
@@ -144,31 +190,61 @@ _BUSY = "Another turntable holds the device; waiting for it to end …"
 
 
 def compare(
-    bench: Bench, source: Path, options: CaptureOptions, request: RunRequest, watcher: Watcher
+    bench: Bench,
+    source: Path,
+    options: CaptureOptions | None = None,
+    request: RunRequest | None = None,
+    watcher: Watcher | None = None,
 ) -> Comparison:
     """The main job: capture, runs, scores and page.
 
     Args:
+        bench: where everything is kept; made if it isn't there.
         source: photos, a video, a capture in any known format, or the name of a capture of this bench.
+        options: how the capture is made.
+        request: which methods, and for how long; ``nearest`` and ``splat`` for two minutes each if None.
+        watcher: told how it goes.
 
     Raises:
         TurntableError: the request or its input was wrong.
     """
-    for name in request.methods:  # before the photos are worked on for minutes
-        _check_runnable(bench.method(name))
-    metrics(request.lpips_weights)
+    request = request or RunRequest(("nearest", "splat"), Budget(device_seconds=120))
+    watcher = watcher or Watcher()
+    check(bench, request)  # before the photos are worked on for minutes
     bench.make()
-    capture = add(bench, source, options, watcher)
-    return compare_capture(bench, capture, request, watcher)
+    return compare_capture(bench, add(bench, source, options or CaptureOptions(), watcher), request, watcher)
+
+
+def check_sources(bench: Bench, sources: Sequence[Path], options: CaptureOptions) -> None:
+    """Refuse several sources of which one can't be meant, before the first is worked on.
+
+    Raises:
+        TurntableError: one isn't there, or one name was given for several.
+    """
+    known = bench.captures()
+    for source in sources:
+        if not source.exists() and str(source) not in known:
+            raise unknown_source(source, known)
+    if options.name is not None and len(sources) > 1:
+        raise TurntableError(
+            f"--name names one capture, but there are {len(sources)} sources. Add them one by one."
+        )
+
+
+def unknown_source(source: Path, known: dict[str, Capture]) -> TurntableError:
+    """The error for a source that isn't there."""
+    names = f" Captures of the bench: {', '.join(known)}." if known else ""
+    return TurntableError(f"A source is a folder or a file that exists; there is none at {source}.{names}")
 
 
 def compare_capture(bench: Bench, capture: Capture, request: RunRequest, watcher: Watcher) -> Comparison:
     """Runs, scores and page on a capture that is there."""
     from .report.collect import write_page
 
-    rows = work(bench, plan(bench, capture, request), request, watcher)
+    problems: list[str] = []
+    rows = work(bench, plan(bench, capture, request), request, watcher, problems)
     page = write_page(bench, capture, watcher)
-    return Comparison(capture, rows, page)
+    return Comparison(capture, rows, page, problems)
 
 
 def add(bench: Bench, source: Path, options: CaptureOptions, watcher: Watcher) -> Capture:
@@ -178,9 +254,17 @@ def add(bench: Bench, source: Path, options: CaptureOptions, watcher: Watcher) -
         TurntableError: the source can't be read, or the bench can't be written.
     """
     known = bench.captures()
-    if not source.exists() and str(source) in known:
+    if not source.exists():
+        if str(source) not in known:
+            raise unknown_source(source, known)
+        if options != CaptureOptions():
+            raise TurntableError(
+                f"{source} is a capture already, and captures never change: options of a capture (--long-side, --every, "
+                "--background …) go with its source. Leave them out, or name the source."
+            )
         return known[str(source)]
     bench.make()
+    load_pycolmap()
     try:
         return add_capture(source, bench.captures_folder, options, Progress(watcher.capture_progress))
     except OSError as error:
@@ -193,16 +277,18 @@ def demo_capture(bench: Bench, watcher: Watcher, seed: int = 0) -> Capture:
 
     bench.make()
     progress = Progress(watcher.capture_progress)
-    options = CaptureOptions(name="demo", format="demo", seed=seed)
+    load_pycolmap()
+    options = CaptureOptions(format="demo", seed=seed)
     identity = {"demo": DEMO_VERSION, "seed": seed}
     try:
-        with TemporaryDirectory(dir=bench.folder, prefix=".demo-") as scratch:
+        with scratch_folder(bench.captures_folder) as scratch:
             return add_source(
-                lambda: demo_source(Path(scratch), seed, progress),
+                lambda: demo_source(scratch, seed, progress),
                 identity,
                 bench.captures_folder,
                 options,
                 progress,
+                name="demo",
             )
     except OSError as error:
         raise disk_error(error, f"the demo's capture in {bench.folder}") from error
@@ -238,23 +324,39 @@ def _find_answer(bench: Bench, asked: Asked, fresh: bool) -> RunFolder | None:
     if fresh:
         return None
     for row in reversed(bench.record.runs(question=asked.question())):
-        if row.state is not State.FAILED:
+        if row.state is not State.FAILED and row.capture == asked.capture:
             return bench.run_folder(row.id)
     return None
 
 
-def _method_of(bench: Bench, asked: Asked) -> Method:
-    """The method of a run, unless its code has changed since: a run has one answer, not half of two."""
-    method = Method.load(Path(asked.method_folder))
-    if method.fingerprint() != asked.method_fingerprint:
-        raise TurntableError(
-            f"Method {asked.method} has changed since run {asked.id} began, so that run can't go on. "
-            "Ask again (turntable compare or run) for a new one."
-        )
-    return method
+def method_of(bench: Bench, asked: Asked, wanted: Sequence[str] = ()) -> Method:
+    """The method of a run, with the code that it began with: a run has one answer, not half of two.
+
+    It is looked for where it lay then, and where it may have been moved to since: the bench, ``wanted``.
+
+    Raises:
+        CannotGoOn: nowhere is one with that code.
+    """
+    for place in (asked.method_folder, asked.method, *wanted):
+        with contextlib.suppress(TurntableError):
+            method = bench.method(place)
+            if method.name == asked.method and method.fingerprint() == asked.method_fingerprint:
+                return method
+    raise CannotGoOn(
+        f"Method {asked.method} has changed (or gone) since run {asked.id} began, so that run can't go on. "
+        "Ask again (turntable compare or run) for a new one."
+    )
 
 
-def _check_runnable(method: Method) -> None:
+def _check_runnable(method: Method, device: str) -> None:
+    if device.startswith("cuda"):
+        if "cuda" not in method.devices:
+            raise TurntableError(
+                f"Method {method.name} runs on {', '.join(method.devices)}, not on {device}."
+            )
+        cards = len(graphics_cards())
+        if int(device.partition(":")[2]) >= cards:
+            raise TurntableError(f"--device {device} needs a card of that number; nvidia-smi finds {cards}.")
     if method.task != VIEWS:
         raise TurntableError(
             f"Method {method.name} is for the task {method.task!r}; this version runs 'views'."
@@ -284,21 +386,3 @@ def _settings_by_method(chosen: Sequence[Method], given: Sequence[str]) -> dict[
         for method in having:
             wanted[method.name][key] = value
     return {method.name: method.configure(wanted[method.name]) for method in chosen}
-
-
-def _score_what_is_missing(bench: Bench, folder: RunFolder, task: ViewsTask) -> None:
-    """Score a finished run's stored renderings by metrics that were not asked for when it ran."""
-    scores = folder.scores()
-    new = []
-    for mark in sorted({score.mark for score in scores}):
-        at_mark = [score for score in scores if score.mark == mark]
-        known = {score.definition for score in at_mark}
-        missing = {name: metric for name, metric in task.metrics.items() if metric.definition not in known}
-        if missing and answers_folder(folder.path, mark).is_dir():
-            partial = ViewsTask(task.capture, missing)
-            new += partial.score(folder.path, mark, at_mark[0].steps, at_mark[0].device_seconds)
-    if new:
-        replaced = {(score.mark, score.metric) for score in new}
-        kept = [score for score in scores if (score.mark, score.metric) not in replaced]
-        folder.write_scores(kept + new)
-        bench.record.add_scores(folder.id, new)

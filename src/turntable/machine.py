@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import subprocess
+import threading
 from importlib import metadata
 from pathlib import Path
 
@@ -41,6 +43,15 @@ def graphics_cards() -> list[str]:
     except subprocess.TimeoutExpired:
         return []
     return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
+
+
+def load_pycolmap() -> None:
+    """Import pycolmap, and give SIGTERM back to whoever had it: its logging takes it, and ends the program with a trace."""
+    handler = signal.getsignal(signal.SIGTERM)
+    import pycolmap  # noqa: F401
+
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def describe() -> dict[str, str]:

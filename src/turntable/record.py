@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ _SCHEMA = """
 CREATE TABLE runs (
     id TEXT PRIMARY KEY,
     capture TEXT NOT NULL,
+    capture_hash TEXT NOT NULL,
     method TEXT NOT NULL,
     task TEXT NOT NULL,
     question TEXT NOT NULL,      -- hash of all that was asked; equal questions have equal answers
@@ -96,6 +97,7 @@ class RunRow:
 
     id: str
     capture: str
+    capture_hash: str
     method: str
     task: str
     question: str
@@ -127,6 +129,15 @@ class Score:
 def definition_id(text: str) -> str:
     """The short name under which a score's definition is stored: 12 hex digits of its sha256."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """A run came into a state, at seconds since the epoch; with its cause if it failed."""
+
+    time: float
+    state: State
+    cause: str | None
 
 
 class Record:
@@ -221,22 +232,28 @@ class Record:
     def add_scores(self, run: str, scores: Iterable[Score]) -> None:
         """Add scores; those of the same mark, metric and item are replaced."""
         with self._writing():
-            for score in scores:
-                key = definition_id(score.definition)
-                self._db.execute("INSERT OR IGNORE INTO definitions VALUES (?, ?)", (key, score.definition))
-                self._db.execute(
-                    "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        run,
-                        score.mark,
-                        score.steps,
-                        score.device_seconds,
-                        score.metric,
-                        key,
-                        score.item,
-                        score.value,
-                    ),
-                )
+            self._insert_scores(run, scores)
+
+    def _insert_scores(self, run: str, scores: Iterable[Score]) -> None:
+        for score in scores:
+            key = definition_id(score.definition)
+            self._db.execute("INSERT OR IGNORE INTO definitions VALUES (?, ?)", (key, score.definition))
+            values = (
+                score.mark,
+                score.steps,
+                score.device_seconds,
+                score.metric,
+                key,
+                score.item,
+                score.value,
+            )
+            self._db.execute("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (run, *values))
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise record_error(self.path, error) from error
 
     def runs(self, capture: str | None = None, question: str | None = None) -> list[RunRow]:
         """Runs in the order they were asked for, of one capture or with one question where that is given."""
@@ -246,28 +263,41 @@ class Record:
                 conditions.append(f"{column} = ?")
                 values.append(value)
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        rows = self._db.execute(f"SELECT * FROM runs {where} ORDER BY created, rowid", values)
+        rows = self._read(f"SELECT * FROM runs {where} ORDER BY created, rowid", values)
         return [RunRow(**{**dict(row), "state": State(row["state"])}) for row in rows]
 
     def run(self, run: str) -> RunRow | None:
         """One run, or None."""
-        row = self._db.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone()
-        return None if row is None else RunRow(**{**dict(row), "state": State(row["state"])})
+        rows = self._read("SELECT * FROM runs WHERE id = ?", (run,))
+        return RunRow(**{**dict(rows[0]), "state": State(rows[0]["state"])}) if rows else None
 
     def scores(self, run: str) -> list[Score]:
         """All scores of a run, by mark, metric and item."""
-        rows = self._db.execute(
+        rows = self._read(
             "SELECT mark, steps, device_seconds, metric, text AS definition, item, value FROM scores"
             " JOIN definitions ON definitions.id = scores.definition WHERE run = ? ORDER BY mark, metric, item",
             (run,),
         )
         return [Score(**dict(row)) for row in rows]
 
-    def forget_all(self) -> None:
-        """Empty the record, to make it again from the folders."""
+    def replace_all(self, runs: Iterable[tuple[RunRow, list[StateChange], list[Score]]]) -> None:
+        """Make the whole record again, in one go: afterwards it holds these runs, or what it held before."""
         with self._writing():
             for table in ("scores", "events", "turns", "runs", "definitions"):
                 self._db.execute(f"DELETE FROM {table}")
+            for row, changes, scores in runs:
+                self._insert_run(row)
+                for change in changes:
+                    self._event(row.id, change.time, change.state, change.cause)
+                for start, end in zip(changes, [*changes[1:], None], strict=True):
+                    if start.state is State.RUNNING:
+                        why = None if end is None else end.state.value
+                        ended = None if end is None else end.time
+                        self._db.execute(
+                            "INSERT INTO turns VALUES (?, ?, ?, ?, ?)",
+                            (row.id, row.device, start.time, ended, why),
+                        )
+                self._insert_scores(row.id, scores)
 
     def _insert_run(self, run: RunRow) -> None:
         values = {**run.__dict__, "state": run.state.value}

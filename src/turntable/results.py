@@ -23,7 +23,7 @@ def capture_document(bench: Bench, capture: Capture, runs: list[RunRow] | None =
     Per run: its settings and cost, the summary of each metric at the whole budget (``scores``), and at each
     mark (``curve``).
     """
-    rows = bench.record.runs(capture=capture.name) if runs is None else runs
+    rows = runs_on(bench, capture) if runs is None else runs
     return {
         "capture": capture.name,
         "capture_hash": capture.hash,
@@ -35,6 +35,11 @@ def capture_document(bench: Bench, capture: Capture, runs: list[RunRow] | None =
         "notes": list(capture.document["notes"]),
         "runs": [run_document(bench, row) for row in rows],
     }
+
+
+def runs_on(bench: Bench, capture: Capture) -> list[RunRow]:
+    """The runs on this very capture; not those on another that had its name before."""
+    return [row for row in bench.record.runs(capture=capture.name) if row.capture_hash == capture.hash]
 
 
 def run_document(bench: Bench, row: RunRow) -> dict[str, Any]:

@@ -34,6 +34,9 @@ from .record import Score, definition_id
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
+LONGEST_S = 1e9
+"""Thirty years; beyond that a time would lose its nanoseconds."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -53,9 +56,12 @@ class Budget:
         compact = text.strip().lower().replace(" ", "")
         if match := re.fullmatch(r"(\d{1,12})steps?", compact):
             budget = cls(steps=int(match[1]))
-        elif re.fullmatch(r"(\d{1,9}(\.\d{1,9})?[hms])+", compact):
+        elif re.fullmatch(r"(\d{1,12}(\.\d{1,9})?[hms])+", compact):
             parts = re.findall(r"([\d.]+)([hms])", compact)
-            budget = cls(device_seconds=sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts))
+            seconds = sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+            if seconds > LONGEST_S:
+                raise wrong
+            budget = cls(device_seconds=round(seconds, 9))
         else:
             raise wrong
         if not (budget.steps or budget.device_seconds):
@@ -65,7 +71,7 @@ class Budget:
     def __str__(self) -> str:
         if self.steps is not None:
             return f"{self.steps}steps"
-        return f"{self.device_seconds:g}s"
+        return f"{self.device_seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
     def until(self, mark: float) -> dict[str, Any]:
         """Where the share ``mark`` of the budget ends: ``{"steps", "device_seconds"}``, one of them None."""
@@ -176,13 +182,13 @@ class RunFolder:
         except (KeyError, TypeError) as error:
             raise TurntableError(f"{self.path / 'run.json'} lacks {error}; move {self.path} away.") from None
 
-    def lock(self) -> IO[bytes] | None:
-        """Become the run's only supervisor: an open file that holds the lock, or None if another has it.
+    def lock(self, name: str = "lock") -> IO[bytes] | None:
+        """Take a lock of this run: an open file that holds it, or None if another process does.
 
-        The kernel releases it when the last process that inherited it has died, so whoever gets it knows
-        that neither the old supervisor nor its worker is alive.
+        ``supervisor.lock`` is the supervisor's alone. ``lock`` is inherited by the worker and its children, and the
+        kernel releases it when the last of them has died: whoever gets it knows that nothing of the run is alive.
         """
-        file = (self.path / "lock").open("ab")
+        file = (self.path / name).open("ab")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -255,7 +261,7 @@ class RunFolder:
                 ]
         except (KeyError, ValueError, TypeError) as error:
             raise TurntableError(
-                f"{path} is damaged ({error!r}); delete it and run turntable doctor --rebuild."
+                f"{path} is damaged ({error!r}); delete it and give the same command again: it scores the stored renderings anew."
             ) from None
 
     def log_tail(self, lines: int = 20) -> list[str]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import re
 import secrets
 import shutil
+import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from ..files import sha256_of, write_bytes, write_json
 from ..machine import usable_cores, versions
 from ..worker.ply import encode_points
 from ..worker.png import write_png
-from .capture import FORMAT, Capture
+from .capture import FORMAT, Capture, content_hash, hash_of
 from .formats import loader_for
 from .images import SMALLEST_SIDE, Prepared, Unusable, prepare
 from .source import LeftOut, Progress, Source, SourceOptions, SourceView
@@ -41,6 +40,9 @@ FEWEST_PHOTOS = FEWEST_TRAINING + 1
 LONGEST_FILE_NAME = 200
 """Bytes, of the 255 that file systems allow: suffixes, numbers and temporary names need the rest."""
 
+
+LEFT_OVER_S = 2 * 24 * 3600
+"""A half-made capture that nothing was added to for two days is nobody's, whatever process has its number now."""
 
 NEARLY_FULL_BYTES = 2_000_000
 """With less free than this after pycolmap failed, the disk was full: SQLite frees its space as it fails."""
@@ -112,16 +114,28 @@ def add_capture(
     progress("reading", 0, 0)
     identity = {"format": loader.FORMAT, "files": _file_hashes(source, loader)}
     name = options.name or _name_from(source)
-    scratch = captures / f".loading-{os.getpid()}-{secrets.token_hex(4)}"
 
-    def load() -> Source:
-        scratch.mkdir()
-        return loader.load(source, _source_options(options, scratch, progress))
+    with scratch_folder(captures) as scratch:
+        return add_source(
+            lambda: loader.load(source, _source_options(options, scratch, progress)),
+            identity,
+            captures,
+            options,
+            progress,
+            name=name,
+            path=str(source),
+        )
 
+
+@contextlib.contextmanager
+def scratch_folder(captures: Path) -> Iterator[Path]:
+    """A folder for intermediate files; what a killed process leaves of it is swept by :func:`sweep`."""
+    folder = captures / f".loading-{os.getpid()}-{secrets.token_hex(4)}"
+    folder.mkdir()
     try:
-        return add_source(load, identity, captures, options, progress, name=name, path=str(source))
+        yield folder
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def add_source(
@@ -148,7 +162,7 @@ def add_source(
     options.check()
     sweep(captures)
     settings = {key: value for key, value in asdict(options).items() if key not in ("name", "format")}
-    source_hash = _hash({"identity": identity, "settings": settings, "format": FORMAT})
+    source_hash = hash_of({"identity": identity, "settings": settings, "format": FORMAT})
     existing = _existing(captures, source_hash, options.name)
     if existing is not None:
         return existing
@@ -199,7 +213,9 @@ def sweep(captures: Path) -> None:
     """Remove what killed processes left half made."""
     for folder in captures.glob(".*-*-*"):
         match = re.fullmatch(r"\.(adding|loading)-(\d+)-[0-9a-f]+", folder.name)
-        if match and not psutil.pid_exists(int(match[2])):
+        if match and (
+            not psutil.pid_exists(int(match[2])) or time.time() - folder.stat().st_mtime > LEFT_OVER_S
+        ):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -256,7 +272,7 @@ def _build(source: Source, folder: Path, options: CaptureOptions, progress: Prog
     }
     document["points"] = _write_points(source, folder, document, options, progress)
     document["truth"] = _copy_truth(source, folder)
-    document["hash"] = _content_hash(document, folder)
+    document["hash"] = content_hash(document, folder)
     return document
 
 
@@ -452,26 +468,3 @@ def _file_hashes(source: Path, loader: Any) -> dict[str, str]:
 
 
 PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic"}
-
-
-def _hash(document: Any) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def _content_hash(document: dict[str, Any], folder: Path) -> str:
-    """The hash of all that methods and scores can depend on; not of where the photos came from."""
-    views = [
-        {
-            "name": view["name"],
-            "camera": view["camera"],
-            "held_out": view["held_out"],
-            "image": sha256_of(folder / view["image"]),
-            "mask": sha256_of(folder / view["mask"]) if view["mask"] else None,
-        }
-        for view in document["views"]
-    ]
-    points = sha256_of(folder / "points.ply") if document["points"] else None
-    background = document["background"]
-    return _hash(
-        {"views": views, "points": points, "background": background, "has_alpha": document["has_alpha"]}
-    )

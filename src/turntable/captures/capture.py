@@ -16,6 +16,7 @@ source twice is noticed before any work is done.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TurntableError
+from ..files import sha256_of
 from ..worker.contract import Camera
 from ..worker.ply import read_points
 from ..worker.png import read_png
@@ -83,6 +85,8 @@ class Capture:
             raise TurntableError(f"A capture needs a capture.json; there is none in {folder}.") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise TurntableError(f"{path} is damaged ({error}); add the capture again.") from None
+        if not isinstance(document, dict):
+            raise TurntableError(f"{path} is damaged (no JSON object); add the capture again.")
         if document.get("format") != FORMAT:
             raise TurntableError(
                 f"{path} has format {document.get('format')!r}; this Turntable reads format {FORMAT}. "
@@ -152,3 +156,43 @@ class Capture:
     def left_out(self) -> tuple[dict[str, str], ...]:
         """Entries of the source that are used nowhere: ``name`` and ``why``."""
         return tuple(self.document["left_out"])
+
+    def check(self) -> None:
+        """Make sure that the capture is what it was made as.
+
+        Raises:
+            TurntableError: a file is missing or has been changed since.
+        """
+        try:
+            now = content_hash(self.document, self.folder)
+        except OSError as error:
+            raise TurntableError(f"Capture {self.name} has lost a file ({error}). Add it again.") from None
+        if now != self.hash:
+            raise TurntableError(
+                f"Capture {self.name} in {self.folder} has been changed since it was made, and captures never change. "
+                "Remove that folder and add the capture again."
+            )
+
+
+def content_hash(document: dict[str, Any], folder: Path) -> str:
+    """The hash of all that methods and scores can depend on; not of where the photos came from."""
+    views = [
+        {
+            "name": view["name"],
+            "camera": view["camera"],
+            "held_out": view["held_out"],
+            "image": sha256_of(folder / view["image"]),
+            "mask": sha256_of(folder / view["mask"]) if view["mask"] else None,
+        }
+        for view in document["views"]
+    ]
+    points = sha256_of(folder / "points.ply") if document["points"] else None
+    background = document["background"]
+    return hash_of(
+        {"views": views, "points": points, "background": background, "has_alpha": document["has_alpha"]}
+    )
+
+
+def hash_of(document: Any) -> str:
+    """The sha256 of a JSON document, in hexadecimal."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ._options import FAILED, print_json, say
+from ._options import FAILED, fail, print_json, say
 from ._tables import print_scores
 
 if TYPE_CHECKING:
@@ -30,5 +30,8 @@ def end_comparisons(done: list[Comparison], documents: list[dict[str, Any]], as_
             say(f"page: {comparison.page}")
         else:
             typer.echo(f"page: {comparison.page}")
+    problems = [problem for comparison in done for problem in comparison.problems]
+    if problems:
+        fail(" ".join(problems))
     if any(comparison.failed for comparison in done):
         raise typer.Exit(FAILED)

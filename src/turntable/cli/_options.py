@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -17,6 +20,9 @@ from ..errors import TurntableError, disk_error
 if TYPE_CHECKING:
     from ..captures.build import CaptureOptions
     from ..jobs import RunRequest
+
+LONGEST_PATIENCE_S = 1e6
+"""Eleven days."""
 
 DONE, WRONG, FAILED, INTERRUPTED = 0, 2, 3, 130
 
@@ -127,18 +133,27 @@ def verb(function: _Verb) -> _Verb:
         try:
             return function(*args, **kwargs)
         except TurntableError as error:
-            if kwargs.get("debug"):
-                raise
+            show_traceback(kwargs)
             fail(str(error))
+        except BrokenPipeError:  # `… | head`: nobody reads on, and nobody needs to be told
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
         except OSError as error:
-            if kwargs.get("debug"):
-                raise
-            fail(str(disk_error(error, "a file")))
+            show_traceback(kwargs)
+            fail(str(disk_error(error, "or read a file")))
         except KeyboardInterrupt:
-            say("Interrupted. Nothing is lost: the same command goes on from here.")
+            say(
+                "Interrupted. What was finished is kept, runs are paused: the same command goes on from here."
+            )
             raise typer.Exit(INTERRUPTED) from None
 
     return run  # type: ignore[return-value]  # wraps keeps the signature, which Typer reads
+
+
+def show_traceback(options: dict[str, Any]) -> None:
+    """Print the traceback of the error at hand, if ``--debug`` is among the options."""
+    if options.get("debug"):
+        traceback.print_exc()
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -223,8 +238,10 @@ def run_request(
     from ..run import Budget
     from ..turns.supervisor import Patience
 
-    if not patience > 0:
-        raise TurntableError(f"--patience is a number of seconds above 0, not {patience:g}.")
+    if not 0 < patience <= LONGEST_PATIENCE_S:
+        raise TurntableError(
+            f"--patience is a number of seconds above 0 and at most {LONGEST_PATIENCE_S:g}, not {patience:g}."
+        )
     return RunRequest(
         methods=tuple(methods or ("nearest", "splat")),
         budget=Budget.parse(budget),
@@ -234,4 +251,5 @@ def run_request(
         patience=Patience(message_s=patience),
         lpips_weights=lpips_weights,
         fresh=fresh,
+        command=shlex.join(["turntable", *sys.argv[1:]]),
     )

@@ -46,6 +46,7 @@ def compare(
     Interrupted or killed, the same command goes on from the last checkpoint; done, it answers from what it has.
     """
     from ..bench import Bench
+    from ..jobs import check_sources
     from ..jobs import compare as do
     from ..results import capture_document
     from ._ending import end_comparisons
@@ -56,6 +57,7 @@ def compare(
         name, format, long_side, background, every, accept_poses, matching, mapper, frames, pose_seed
     )
     place = Bench.find(bench)
+    check_sources(place, [Path(source) for source in sources], options)
     with watching() as watcher:
         done = [do(place, Path(source), options, request, watcher) for source in sources]
     documents = [capture_document(place, comparison.capture) for comparison in done]

@@ -27,10 +27,13 @@ def doctor(
     rebuilt = place.rebuild_record() if rebuild else None
     findings = examine(place)
     if as_json:
-        o.print_json({"findings": [finding.__dict__ for finding in findings], "rebuilt_runs": rebuilt})
+        record = None if rebuilt is None else {"runs": rebuilt[0], "passed_over": rebuilt[1]}
+        o.print_json({"findings": [finding.__dict__ for finding in findings], "rebuilt": record})
         return
     if rebuilt is not None:
-        typer.echo(f"The record was made again; it holds {rebuilt} runs.")
+        typer.echo(f"The record was made again; it holds {rebuilt[0]} runs.")
+        for line in rebuilt[1]:
+            typer.echo(f"Passed over: {line}")
     print_table(
         ["", "what", "finding"], [[{True: "yes", False: "no"}[f.good], f.what, f.text] for f in findings]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from ..errors import TurntableError, unknown_name
@@ -16,16 +17,27 @@ def find_methods(bench_methods: Path | None = None) -> dict[str, Method]:
     Args:
         bench_methods: the bench's ``methods/`` folder, or None to list the built-in ones only.
 
-    Raises:
-        TurntableError: a ``method.toml`` breaks a rule.
+    A method of the bench whose ``method.toml`` breaks a rule is not among them: see :func:`broken_methods`.
     """
     found = {
         path.parent.name: Method.load(path.parent, "built in") for path in BUILT_IN.glob("*/method.toml")
     }
     if bench_methods is not None and bench_methods.is_dir():
         for path in bench_methods.glob("*/method.toml"):
-            found[path.parent.name] = Method.load(path.parent, "bench")
+            with contextlib.suppress(TurntableError):
+                found[path.parent.name] = Method.load(path.parent, "bench")
     return dict(sorted(found.items()))
+
+
+def broken_methods(bench_methods: Path) -> list[str]:
+    """A line for every ``method.toml`` of a bench that breaks a rule."""
+    faults = []
+    for path in sorted(bench_methods.glob("*/method.toml")):
+        try:
+            Method.load(path.parent)
+        except TurntableError as error:
+            faults.append(str(error))
+    return faults
 
 
 def get_method(name: str, bench_methods: Path | None = None) -> Method:
@@ -41,6 +53,8 @@ def get_method(name: str, bench_methods: Path | None = None) -> Method:
                 f"A method is a known name or a folder with a method.toml; there is no folder {folder}."
             )
         return Method.load(folder, "folder")
+    if bench_methods is not None and (bench_methods / name / "method.toml").is_file():
+        return Method.load(bench_methods / name, "bench")
     methods = find_methods(bench_methods)
     if name not in methods:
         raise unknown_name("method", name, methods)

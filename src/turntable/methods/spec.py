@@ -19,6 +19,9 @@ else:  # the same parser, before it came with Python
 TASKS = ("views", "surface", "personalise", "edit")
 """Every task of the design; which of them this version can ask is ``turntable.tasks``' business."""
 
+DEVICES = ("cpu", "cuda")
+"""Kinds of devices; a method that names none in ``devices`` is taken to run on each."""
+
 ENVIRONMENTS = ("host", "uv", "container")
 """Where a method may live; ``host`` is the interpreter that Turntable itself runs on."""
 
@@ -83,7 +86,8 @@ class Method:
         run: ``kind`` and ``entry`` (a Python class), or the commands of a program.
         settings: by name.
         published: facts from papers, with the protocol that they used.
-        origin: ``built in`` or ``bench``.
+        origin: ``built in``, ``bench`` or ``folder``.
+        devices: the kinds of device that it runs on.
     """
 
     folder: Path
@@ -97,6 +101,7 @@ class Method:
     settings: dict[str, Setting] = field(default_factory=dict)
     published: tuple[dict[str, Any], ...] = ()
     origin: str = "bench"
+    devices: tuple[str, ...] = DEVICES
 
     @classmethod
     def load(cls, folder: Path, origin: str = "bench") -> Method:
@@ -148,6 +153,7 @@ class Method:
             settings={key: _setting(path, key, entry) for key, entry in settings.items()},
             published=tuple(table.get("published", ())),
             origin=origin,
+            devices=_devices(path, table),
         )
 
     def configure(self, given: dict[str, str]) -> dict[str, Value]:
@@ -176,6 +182,18 @@ class Method:
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
                 digest.update(f"{path.relative_to(self.folder).as_posix()}\0{content}\n".encode())
         return digest.hexdigest()
+
+
+def _devices(path: Path, table: dict[str, Any]) -> tuple[str, ...]:
+    devices = table.get("devices", list(DEVICES))
+    if not isinstance(devices, list) or not devices:
+        raise TurntableError(
+            f"{path}: devices must be a list with at least one of {', '.join(DEVICES)}, not {devices!r}."
+        )
+    for device in devices:
+        if device not in DEVICES:
+            raise unknown_name(f"device in {path}:", str(device), DEVICES)
+    return tuple(devices)
 
 
 def _parse_as(kind: type, text: str) -> Value:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
 from ..bench import Bench
 from ..captures.capture import Capture
+from ..errors import TurntableError
 from ..machine import describe, versions
+from ..methods.spec import Method
 from ..record import RunRow
-from ..results import run_document
+from ..results import run_document, runs_on
+from ..run import Asked
 from ..tasks.metrics import metrics
 from ..turns.watcher import Watcher
 from .data import MetricInfo, ReportData, ReportRun
@@ -33,7 +37,7 @@ def write_page(bench: Bench, capture: Capture, watcher: Watcher) -> Path:
 
 def collect(bench: Bench, capture: Capture) -> ReportData:
     """Everything that the page of ``capture`` shows."""
-    rows = bench.record.runs(capture=capture.name)
+    rows = runs_on(bench, capture)
     runs = [_run(bench, row) for row in rows]
     return ReportData(
         capture=capture,
@@ -41,16 +45,31 @@ def collect(bench: Bench, capture: Capture) -> ReportData:
         metrics=_metrics(bench, rows),
         machine=describe(),
         versions=versions(),
-        command=bench.run_folder(rows[-1].id).asked().command if rows else None,
+        command=_commands(bench, rows),
         created=time.strftime("%Y-%m-%d %H:%M:%S %z"),
     )
+
+
+def _commands(bench: Bench, rows: list[RunRow]) -> str | None:
+    """The different commands that asked for these runs, a line each; None where nobody typed one."""
+    commands = dict.fromkeys(bench.run_folder(row.id).asked().command for row in rows)
+    return "\n".join(command for command in commands if command) or None
+
+
+def _method(asked: Asked) -> Method | None:
+    """The method as it was asked; None where it has gone or changed since, and nobody can say what it was."""
+    with contextlib.suppress(TurntableError):
+        method = Method.load(Path(asked.method_folder))
+        if method.fingerprint() == asked.method_fingerprint:
+            return method
+    return None
 
 
 def _run(bench: Bench, row: RunRow) -> ReportRun:
     folder = bench.run_folder(row.id)
     asked = folder.asked()
     document = run_document(bench, row)
-    method = bench.methods().get(row.method)
+    method = _method(asked)
     return ReportRun(
         id=row.id,
         method=row.method,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..captures.capture import Capture, CaptureView
+from ..errors import TurntableError
 from ..record import Score
 from ..worker.png import read_png
 from .metrics import Metric
@@ -77,6 +78,12 @@ class ViewsTask:
         views = self.capture.held_out
 
         def score_view(view: CaptureView) -> list[Score]:
+            try:
+                return score_readable(view)
+            except ValueError as error:  # a picture that was damaged on the disk
+                raise TurntableError(f"View {view.name} can't be scored: {error}.") from error
+
+        def score_readable(view: CaptureView) -> list[Score]:
             photo, rendering, mask = view.image(), read_png(folder / view.image_path.name), view.mask()
             return [
                 Score(
@@ -93,10 +100,36 @@ class ViewsTask:
 
         scores: list[Score] = []
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            for done, of_view in enumerate(pool.map(score_view, views), 1):
-                scores += of_view
-                watch(done, len(views))
+            try:
+                for done, of_view in enumerate(pool.map(score_view, views), 1):
+                    scores += of_view
+                    watch(done, len(views))
+            except BaseException:  # Ctrl-C must not wait for all the rest
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
         return scores
+
+    def score_missing(
+        self, run: Path, mark: float, steps: int, device_seconds: float, scores: list[Score]
+    ) -> list[Score]:
+        """Score by the metrics that ``scores`` lack for some view, from the stored renderings of ``mark``.
+
+        Returns:
+            The new scores; [] where nothing is missing, or a rendering is.
+        """
+        folder = answers_folder(run, mark)
+        held_out = {view.name for view in self.capture.held_out}
+        missing = {
+            name: metric
+            for name, metric in self.metrics.items()
+            if {score.item for score in scores if score.definition == metric.definition} != held_out
+        }
+        there = all((folder / view.image_path.name).is_file() for view in self.capture.held_out)
+        return (
+            ViewsTask(self.capture, missing).score(run, mark, steps, device_seconds)
+            if missing and there
+            else []
+        )
 
 
 def answers_folder(run: Path, mark: float) -> Path:

@@ -86,6 +86,8 @@ def _fault(folder: Path) -> str | None:
         manifest = read_json(folder / "manifest.json")
     except TurntableError as error:
         return str(error)
+    if not isinstance(manifest, dict) or not {"state", "files"} <= set(manifest):
+        return "its manifest lacks state or files"
     for entry in manifest["files"]:
         path = folder / "method" / entry["name"]
         if not path.is_file():

@@ -16,10 +16,13 @@ import sys
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+import psutil
+
 from ..worker import protocol
 
 WORKER = Path(protocol.__file__).parent / "__main__.py"
 GRACE_S = 5.0
+LONGEST_CAUSE = 500
 OUT_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -100,11 +103,19 @@ class WorkerProcess:
             raise WorkerFailed(f"the worker sent what is no message ({error})") from None
         if message is None:
             raise WorkerFailed(f"hung: no message for {self.patience_s:g} s (--patience)")
-        if message["type"] == "failed" and message.get("errno") in OUT_OF_DISK:
-            raise OSError(message["errno"], os.strerror(message["errno"]), str(self._folder))
         if message["type"] == "failed":
-            raise WorkerFailed(message["cause"])
+            if self._is_the_disks_fault(message):
+                raise OSError(message["errno"], os.strerror(message["errno"]), str(self._folder))
+            raise WorkerFailed(printable(message["cause"]))
         return message
+
+    def _is_the_disks_fault(self, message: dict[str, Any]) -> bool:
+        """Whether the bench's disk is full, or became read-only: not every such error of a method is about the bench."""
+        file = message.get("file")
+        inside = file is not None and Path(os.path.abspath(file)).is_relative_to(self._folder.absolute())
+        return message.get("errno") in OUT_OF_DISK and (
+            inside or (file is None and message["errno"] == errno.ENOSPC)
+        )
 
     def await_(self, kind: str) -> dict[str, Any]:
         """The next message, which must be of this kind.
@@ -142,6 +153,27 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE_S)
         self.end()
+
+
+def printable(cause: str) -> str:
+    """A cause as one line that every file, database and terminal takes."""
+    line = " ".join(cause.encode("utf-8", "backslashreplace").decode().replace("\0", "").split())
+    return line if len(line) <= LONGEST_CAUSE else line[:LONGEST_CAUSE] + " …"
+
+
+def kill_leftovers(group: int, started: float) -> None:
+    """Kill what a dead worker left behind: its children, which it can't take with it when it is killed itself.
+
+    Args:
+        group: the worker's process group, which is its process id.
+        started: when the worker was started, in seconds since the epoch. A later process that has come by its number
+            is left alone.
+    """
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if psutil.Process(group).create_time() > started + 1:
+            return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def expect(message: dict[str, Any], kind: str) -> None:

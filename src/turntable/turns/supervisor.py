@@ -19,7 +19,7 @@ from ..methods.spec import Method
 from ..record import Record, Score, State
 from ..run import Asked, RunFolder
 from . import checkpoint
-from .process import WorkerFailed, WorkerProcess, expect
+from .process import WorkerFailed, WorkerProcess, expect, kill_leftovers
 from .watcher import Watcher
 
 MARKS = (0.125, 0.25, 0.5, 1.0)
@@ -47,6 +47,12 @@ class Task(Protocol):
         """Score what the worker wrote; ``watch(done, total)`` is told how far it is."""
         ...
 
+    def score_missing(
+        self, run: Path, mark: float, steps: int, device_seconds: float, scores: list[Score]
+    ) -> list[Score]:
+        """Score by the metrics that ``scores`` lack, from stored renderings; [] where those are gone."""
+        ...
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -61,7 +67,11 @@ class Patience:
     save_every_s: float = 30.0
 
 
-class RunBusy(TurntableError):
+class CannotGoOn(TurntableError):
+    """This run can't be worked on; others can."""
+
+
+class RunBusy(CannotGoOn):
     """Somebody else is seeing this run through."""
 
 
@@ -87,6 +97,7 @@ class Supervisor:
         self._fraction = 0.0
         self._told = 0.0
         self._state: dict[str, Any] = {}
+        self._saving = False
 
     def run(self) -> State:
         """Work until the run is done, failed or paused; the state it is in then.
@@ -96,8 +107,7 @@ class Supervisor:
             KeyboardInterrupt: after the run was paused.
             TurntableError: its folder can't be written (disk full, read-only); the run stays resumable.
         """
-        lock = self._lock()
-        with lock:
+        with self._lock("supervisor.lock"), self._worker_lock() as lock:
             turn = self.record.start_turn(self.folder.id, self.asked.device, time.time())
             ended = State.PAUSED
             try:
@@ -106,15 +116,24 @@ class Supervisor:
                 self.record.end_turn(turn, time.time(), ended.value)
         return ended
 
-    def _lock(self) -> IO[bytes]:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while (lock := self.folder.lock()) is None:
+    def _lock(self, name: str, wait_s: float = LOCK_WAIT_S) -> IO[bytes]:
+        deadline = time.monotonic() + wait_s
+        while (lock := self.folder.lock(name)) is None:
             if time.monotonic() > deadline:
                 raise RunBusy(
                     f"Run {self.folder.id} is being worked on by another turntable; wait for that one."
                 )
             time.sleep(0.05)
         return lock
+
+    def _worker_lock(self) -> IO[bytes]:
+        """The lock that workers inherit. No supervisor lives, so who still holds it was left behind, and is killed."""
+        with contextlib.suppress(RunBusy):
+            return self._lock("lock", wait_s=1.0)
+        for event in self.folder.events():
+            if event.get("type") == "worker":
+                kill_leftovers(event["pid"], event["time"])
+        return self._lock("lock")
 
     def _take_turn(self, lock: IO[bytes]) -> State:
         try:
@@ -145,22 +164,28 @@ class Supervisor:
         hello = worker.greet()
         self.folder.append_event("worker", python=hello["python"], numpy=hello["numpy"], pid=worker.pid)
         self._init(worker)
-        before = self.folder.scores()
-        self.record.add_scores(self.folder.id, before)  # a kill may have come between the file and the record
-        scored = {score.mark for score in before}
+        self._recover_scores()
+        scored = {score.mark for score in self.folder.scores()}
         for mark in MARKS:
-            if mark in scored:
+            if mark <= max(scored, default=0.0):
                 continue
             self._train(worker, mark)
             at = 1.0 if self._state["finished"] else mark
             if at == mark:
                 self._answer(worker, mark)
 
+    def _recover_scores(self) -> None:
+        """Score again what was rendered and scored before, where the file or the record has lost it."""
+        scores = recovered_scores(self.folder, self.task)
+        self.folder.write_scores(scores)
+        self.record.add_scores(self.folder.id, scores)
+
     def _init(self, worker: WorkerProcess) -> None:
         saved, damaged = checkpoint.newest(self._checkpoints)
         for line in damaged:
             self.folder.append_event("damaged", detail=line)
-            self.watcher.note(f"{self.folder.id}: {line}; going on from the one before")
+            where = "the one before" if saved else "the beginning"
+            self.watcher.note(f"{self.folder.id}: {line}; going on from {where}")
         budget = self.asked.budget
         self._state = start_method(worker, self.asked, self.method, saved, self.task.inputs())
         self._fraction = budget.fraction(self._state)
@@ -193,10 +218,16 @@ class Supervisor:
 
     def _save(self, worker: WorkerProcess) -> None:
         self.watcher.run_doing(self.folder.id, "saving", 0, 0)
+        self._saving = (
+            True  # before anything is sent: an interruption must not begin a second save into the first
+        )
         worker.send("save", folder=str(checkpoint.begin(self._checkpoints)))
-        message = worker.await_("saved")
-        checkpoint.commit(self._checkpoints, message["state"])
-        self.folder.append_event("saved", steps=message["state"]["steps"])
+        self._commit(worker.await_("saved")["state"])
+
+    def _commit(self, state: dict[str, Any]) -> None:
+        checkpoint.commit(self._checkpoints, state)
+        self._saving = False
+        self.folder.append_event("saved", steps=state["steps"])
 
     def _answer(self, worker: WorkerProcess, mark: float) -> None:
         """Have everything held out rendered, and score it."""
@@ -229,15 +260,16 @@ class Supervisor:
         with contextlib.suppress(WorkerFailed, KeyboardInterrupt):
             if not self._state:  # the method isn't there yet: nothing to save
                 return
-            steps = self._state["steps"]
-            worker.send("pause")
-            worker.send("save", folder=str(checkpoint.begin(self._checkpoints)))
+            if not self._saving:
+                self._saving = True
+                worker.send("pause")
+                worker.send("save", folder=str(checkpoint.begin(self._checkpoints)))
             while (message := worker.receive())["type"] != "saved":
                 pass
             self._state = message["state"]
-            if self._state["steps"] > steps or checkpoint.newest(self._checkpoints)[0] is None:
-                checkpoint.commit(self._checkpoints, self._state)
-                self.folder.append_event("saved", steps=self._state["steps"])
+            newest, _ = checkpoint.newest(self._checkpoints)
+            if newest is None or self._state["steps"] > newest.state["steps"]:
+                self._commit(self._state)
             worker.stop()
 
     @property
@@ -290,6 +322,22 @@ def start_method(
         **inputs,
     )
     return worker.await_("ready")["state"]
+
+
+def recovered_scores(folder: RunFolder, task: Task) -> list[Score]:
+    """A run's scores, with those made again from stored renderings that its marks lack.
+
+    A mark counts as scored where an event says so; what is missing of it (a file that was lost, or a metric that was not
+    asked for then) is scored from the renderings, which are kept.
+    """
+    scores = folder.scores()
+    marks = {event["mark"]: event for event in folder.events() if event.get("type") == "scored"}
+    for mark, event in sorted(marks.items()):
+        at_mark = [score for score in scores if score.mark == mark]
+        new = task.score_missing(folder.path, mark, event["steps"], event["device_seconds"], at_mark)
+        replaced = {(score.mark, score.metric) for score in new}
+        scores = [score for score in scores if (score.mark, score.metric) not in replaced] + new
+    return scores
 
 
 def _without(info: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:

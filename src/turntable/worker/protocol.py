@@ -30,7 +30,7 @@ worker to supervisor
 ``rendered``            ``seconds`` that rendering took, without writing files
 ``saved``               ``state``
 ``exported``            ``files``
-``failed``              ``cause``, ``traceback``, ``errno`` (of an OSError, else null): the worker ends after it
+``failed``              ``cause``, ``traceback``, and of an OSError ``errno`` and ``file``; the worker ends
 ======================  =====================================================================================
 
 ``state`` is ``{steps, device_seconds, setup_seconds, finished, memory_bytes}``.

@@ -166,20 +166,23 @@ class Session:
 
 
 def checked_info(result: Any, step: int) -> Dict[str, Any]:
-    """What ``step()`` returned, as plain numbers.
+    """What ``step()`` returned, as plain numbers; what is no number is passed over, but for ``loss``.
 
     Raises:
-        MethodError: it is no mapping, or one of its numbers is NaN or infinite.
+        MethodError: it is no mapping, ``loss`` is no number, or a number is NaN, infinite or beyond all bounds.
     """
     if not isinstance(result, Mapping):
         raise MethodError("step() must return a mapping, not {}".format(type(result).__name__))
     info = {}
     for key, value in result.items():
-        number = value.item() if hasattr(value, "item") else value
-        if isinstance(number, float) and not math.isfinite(number):
-            raise MethodError("{} became {} at step {}".format(key, number, step))
-        if isinstance(number, (int, float, str)):
-            info[str(key)] = number
+        number = value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value
+        if not isinstance(number, (int, float)):
+            if key == "loss":
+                raise MethodError("loss must be a number, not {!r} (step {})".format(number, step))
+            continue
+        if not -1e300 < number < 1e300:
+            raise MethodError("{} became {} at step {}".format(key, str(number)[:30], step))
+        info[str(key)] = number
     return info
 
 
@@ -273,8 +276,9 @@ def serve(descriptor: int) -> int:
         text = traceback.format_exc()
         print(text, file=sys.stderr, flush=True)
         try:
-            number = error.errno if isinstance(error, OSError) else None
-            channel.send("failed", cause=describe(error), traceback=text, errno=number)
+            number, name = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
+            file = None if name is None else str(name)
+            channel.send("failed", cause=describe(error), traceback=text, errno=number, file=file)
         except protocol.Closed:
             pass
         return 1
