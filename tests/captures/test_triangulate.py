@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from captures.rooms import cameras, photo
+from conftest import look_at
 from turntable.captures.build import CaptureOptions, add_capture
 from turntable.captures.capture import CaptureView
 from turntable.captures.source import Progress
 from turntable.captures.transforms import opengl_matrix
-from turntable.captures.triangulate import Triangulation, triangulate
+from turntable.captures.triangulate import NEIGHBOURS, Triangulation, near_pairs, triangulate
 from turntable.worker.contract import Camera
 from turntable.worker.png import write_png
 
@@ -109,3 +110,20 @@ def test_held_out_views_have_no_part_in_a_captures_points(tmp_path: Path) -> Non
     assert len(capture.held_out) == 1
     alone = find(list(capture.training), tmp_path / "scratch")
     assert np.array_equal(np.float32(alone.points), np.float32(capture.points()[0]))
+
+
+def test_views_are_matched_with_those_beside_them_and_never_with_those_across() -> None:
+    around = [
+        look_at(np.array([np.cos(a), np.sin(a), 0.3]) * 4, np.zeros(3), 32, 24, 30.0)
+        for a in np.arange(40) * 0.157
+    ]
+    pairs = near_pairs(around)
+    assert all(first < second for first, second in pairs) and len(set(pairs)) == len(pairs)
+    steps = {min(second - first, 40 - second + first) for first, second in pairs}
+    assert steps == set(range(1, NEIGHBOURS // 2 + 1)), "a full circle has as many on either side"
+
+
+def test_few_views_are_matched_each_with_every_other_that_looks_the_same_way() -> None:
+    assert near_pairs(cameras(4)) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    facing = [look_at(np.array([x, 0.0, 1.0]), np.zeros(3), 32, 24, 30.0) for x in (4.0, -4.0)]
+    assert near_pairs(facing) == []

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import TurntableError
 from . import colmap
 from .gate import PhotoFacts, PoseReport
-from .sfm import Group, database_images, extract, match, quiet
+from .sfm import Group, database_images, extract, match, pairs_by_name, quiet
 from .source import Source, SourceCamera, SourceOptions, SourceView
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def find_poses(photos: Sequence[Photo], matching: str, options: SourceOptions) -
         extract(database, folder, groups, None, options.progress)
         with pycolmap.Database.open(database) as opened:
             _set_focal_lengths(opened, photos)
-        match(database, matching, options.seed, options.progress, MAX_RATIO)
+        match(database, pairs_by_name(list(names), matching), options.seed, options.progress, MAX_RATIO)
         models = _map(database, folder, len(photos), options)
         keypoints, matches = _counts(database, names)
     models.sort(key=lambda model: (-model.num_reg_images(), -model.num_points3D()))

@@ -135,12 +135,34 @@ def database_images(database: Any) -> dict[str, int]:
     return {image.name: image.image_id for image in database.read_all_images()}
 
 
-def match(database: Path, matching: str, seed: int, progress: Progress, max_ratio: float = 0.8) -> None:
+def pairs_by_name(names: Sequence[str], matching: str) -> list[tuple[str, str]]:
+    """The pairs of photos to match where nothing is known of them but their names.
+
+    Args:
+        names: of all photos.
+        matching: ``exhaustive``: each with every other; or ``sequential``: with those that follow by name.
+    """
+    names = sorted(names)
+    if matching == "exhaustive":
+        return list(itertools.combinations(names, 2))
+    pairs = [
+        (first, second)
+        for index, first in enumerate(names)
+        for second in names[index + 1 : index + 1 + SEQUENTIAL_OVERLAP]
+    ]
+    # Far apart in the sequence, but maybe near in space: some photos, each with all the others, close loops.
+    anchors = names[:: -(-len(names) // ANCHORS)]
+    return list(dict.fromkeys([*pairs, *itertools.combinations(anchors, 2)]))
+
+
+def match(
+    database: Path, pairs: Sequence[tuple[str, str]], seed: int, progress: Progress, max_ratio: float = 0.8
+) -> None:
     """Match and verify pairs of photos, batch by batch.
 
     Args:
         database: with features.
-        matching: ``exhaustive``, or ``sequential`` by name.
+        pairs: names of photos.
         seed: for RANSAC.
         progress: told after every batch.
         max_ratio: how much nearer the best match must be than the second best (Lowe's ratio).
@@ -149,18 +171,6 @@ def match(database: Path, matching: str, seed: int, progress: Progress, max_rati
 
     with pycolmap.Database.open(database) as opened:
         ids = database_images(opened)
-    names = sorted(ids)
-    if matching == "exhaustive":
-        pairs = list(itertools.combinations(names, 2))
-    else:
-        pairs = [
-            (first, second)
-            for index, first in enumerate(names)
-            for second in names[index + 1 : index + 1 + SEQUENTIAL_OVERLAP]
-        ]
-        # Far apart in the sequence, but maybe near in space: some photos, each with all the others, close loops.
-        anchors = names[:: -(-len(names) // ANCHORS)]
-        pairs = list(dict.fromkeys([*pairs, *itertools.combinations(anchors, 2)]))
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
     list_path = database.with_suffix(".pairs.txt")

@@ -5,19 +5,24 @@ Only training views are passed in: what a held-out view shows must not reach a m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..worker.contract import Camera
 from .capture import CaptureView
 from .sfm import Group, database_images, extract, match, quiet
 from .source import Progress
 
-EXHAUSTIVE_UP_TO = 120
-"""Views; beyond that only pairs near each other by name are matched: 120 are 7,140 pairs, half a minute on 2
-cores."""
+NEIGHBOURS = 12
+"""Each view is matched with so many of those that stand nearest and look the same way. Of 43 views of the fox 307
+pairs give 3,816 points, all 903 pairs 3,949, in three times the time."""
+
+MAX_TURN = 1.2
+"""Radians between two views' directions; SIFT matches hardly anything beyond."""
 
 MAX_ERROR_PX = 2.0
 """Points that reproject worse than this are dropped: with exact poses they are wrong matches."""
@@ -75,7 +80,10 @@ def triangulate(views: list[CaptureView], scratch: Path, seed: int, progress: Pr
             ids = database_images(opened)
             for name, view in zip(names, views, strict=True):
                 _add_view(opened, model, ids[name], name, view)
-        match(database, "exhaustive" if len(views) <= EXHAUSTIVE_UP_TO else "sequential", seed, progress)
+        pairs = [
+            (names[first], names[second]) for first, second in near_pairs([view.camera for view in views])
+        ]
+        match(database, pairs, seed, progress)
         progress("triangulating", 0, 0)
         options = pycolmap.IncrementalPipelineOptions()
         options.num_threads = (
@@ -103,6 +111,27 @@ _NONE = (
     "No sparse points could be triangulated (too little texture, or cameras that don't fit the photos); methods "
     "start without them."
 )
+
+
+def near_pairs(cameras: Sequence[Camera]) -> list[tuple[int, int]]:
+    """Which views to match with which: each with those that stand nearest and look the same way.
+
+    How far apart two views are is the angle between their directions, in radians, plus the distance between
+    their places, in units of the places' mean distance from their middle.
+    """
+    directions = np.array([camera.R[2] for camera in cameras])
+    places = np.array([-camera.R.T @ camera.t for camera in cameras])
+    spread = np.linalg.norm(places - places.mean(0), axis=1).mean()
+    turns = np.arccos(np.clip(directions @ directions.T, -1, 1))
+    steps = np.linalg.norm(places[:, None] - places, axis=2) / (spread or 1.0)
+    apart = np.where(turns > MAX_TURN, np.inf, turns + steps)
+    np.fill_diagonal(apart, np.inf)
+    pairs = set()
+    for first, row in enumerate(apart):
+        for second in np.argsort(row, kind="stable")[:NEIGHBOURS]:
+            if np.isfinite(row[second]):
+                pairs.add((min(first, int(second)), max(first, int(second))))
+    return sorted(pairs)
 
 
 def _add_view(database: Any, model: Any, image_id: int, name: str, view: CaptureView) -> None:
