@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from conftest import DATA
 from turntable.captures import photos
 from turntable.captures.build import CaptureOptions, add_capture
 from turntable.captures.photos import focal_in_pixels
-from turntable.captures.source import Source, SourceOptions
+from turntable.captures.source import Progress, Source, SourceOptions
 from turntable.errors import TurntableError
 
 
@@ -58,6 +60,29 @@ def test_photos_that_exif_turns_are_posed_upright(tmp_path: Path) -> None:
     found = load(tmp_path / "room", tmp_path / "scratch")
     assert len(found.views) == 8 and all(view.camera.width == 320 for view in found.views)
     assert aligned_error(centres(found), np.array([camera.centre for camera in truth])) < 0.03
+
+
+@pytest.mark.parametrize("stage", ["features", "matches", "poses"])
+def test_ctrl_c_ends_the_search_for_poses(tmp_path: Path, stage: str) -> None:
+    write_room(tmp_path / "room", 4)
+    reached = []
+
+    def interrupt(name: str, done: int, total: int) -> None:
+        reached.append(name)
+        if name == stage:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        load(tmp_path / "room", tmp_path / "scratch", progress=Progress(interrupt))
+    assert reached[-1] == stage
+
+
+def test_nothing_of_pycolmaps_chatter_reaches_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_room(tmp_path / "room", 4)
+    load(tmp_path / "room", tmp_path / "scratch", accept_poses=True)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_two_rooms_mixed_are_diagnosed_with_the_photos_that_are_lost(tmp_path: Path) -> None:
@@ -176,8 +201,6 @@ def test_real_poses_agree_with_a_calibration_made_elsewhere(tmp_path: Path, data
 
 
 def test_the_real_captures_are_there_where_ci_says_so() -> None:
-    import os
-
     if os.environ.get("CI") != "true":
         pytest.skip("only CI promises the real captures")
     assert DATA.is_dir(), "CI must have ../shared/data, or the tests of real photos skip for good"
