@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 try:
@@ -59,13 +60,34 @@ def instruction_sets() -> list[str]:
 
 
 def system_compiler() -> list[str] | None:
-    """`$CC`, else cc, gcc or clang from the path; None where there is none."""
-    chosen = shlex.split(os.environ.get("CC", ""))
-    candidates = [chosen] if chosen else [["cc"], ["gcc"], ["clang"]]
-    for command in candidates:
-        if shutil.which(command[0]):
+    """`$CC`, else cc, gcc or clang from the path; None where there is none that can compile a small program.
+
+    Slim containers have a gcc without the C library's headers: it is there and can't compile.
+    """
+    try:
+        chosen = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise NoCompiler(f"$CC must be a command, not {os.environ['CC']!r} ({error}).") from None
+    for command in [*([chosen] if chosen else []), ["cc"], ["gcc"], ["clang"]]:
+        if shutil.which(command[0]) and can_compile(command):
             return command
+        if command is chosen:
+            sys.stderr.write(
+                f"$CC ({shlex.join(chosen)}) is not there or can't compile; looking for another one\n"
+            )
     return None
+
+
+def can_compile(command: list[str]) -> bool:
+    """Whether a compiler makes a program that needs the C library, threads and mathematics."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "try.c")
+        source.write_text(
+            "#include <math.h>\n#include <pthread.h>\n#include <stdlib.h>\n"
+            "int main(int n, char **a) { (void)a; return pthread_self() == 0 || sqrt((double)n) < 0; }\n"
+        )
+        made = [*command, str(source), "-o", str(Path(folder, "try")), *platform_flags(command)]
+        return subprocess.run(made, capture_output=True, check=False).returncode == 0
 
 
 def zig_compiler() -> list[str] | None:
@@ -155,7 +177,8 @@ def platform_tag() -> str:
     """The wheel's platform, as the interpreter that builds it calls its own."""
     if sys.platform == "darwin":
         machine = "x86_64" if target_is_x86_64() else "arm64"
-        version = os.environ.get("MACOSX_DEPLOYMENT_TARGET", "11.0").replace(".", "_")
+        major, _, minor = os.environ.get("MACOSX_DEPLOYMENT_TARGET", "11.0").partition(".")
+        version = f"{major}_{minor or 0}"
         return f"macosx_{version}_{machine}"
     return sysconfig.get_platform().replace("-", "_").replace(".", "_")
 

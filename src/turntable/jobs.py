@@ -84,7 +84,7 @@ def check(bench: Bench, request: RunRequest) -> dict[str, Method]:
         method = bench.method(wanted)
         if method.name in chosen and chosen[method.name].folder != method.folder:
             raise TurntableError(
-                f"Methods need different names, but {chosen[method.name].folder} and {method.folder} are both {method.name!r}."
+                f"Methods need different names; {chosen[method.name].folder} and {method.folder} are both {method.name!r}."
             )
         _check_runnable(method, device)
         chosen[method.name] = method

@@ -261,7 +261,7 @@ class RunFolder:
                 ]
         except (KeyError, ValueError, TypeError) as error:
             raise TurntableError(
-                f"{path} is damaged ({error!r}); delete it and give the same command again: it scores the stored renderings anew."
+                f"{path} is damaged ({error!r}); delete it and give the same command again: renderings are scored anew."
             ) from None
 
     def log_tail(self, lines: int = 20) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from captures.scenes import CX, CY, FOCAL, HEIGHT, POINTS, WIDTH, poses, save, spots
 from turntable.captures import build
@@ -99,8 +100,10 @@ def test_the_content_hash_covers_what_scores_depend_on_and_nothing_else(
 ) -> None:
     source = scene(tmp_path / "s")
     first = add_capture(source, captures, CaptureOptions())
-    # The seed changes nothing here but the draws of RANSAC: another source_hash, maybe the same content.
-    assert first.source_hash != add_capture(source, captures, CaptureOptions(seed=1)).source_hash
+    # Options that make no difference make no other capture, unless one is asked for by name.
+    assert add_capture(source, captures, CaptureOptions(frames=7)).folder == first.folder
+    named = add_capture(source, captures, CaptureOptions(frames=7, name="other"))
+    assert named.hash == first.hash and named.source_hash != first.source_hash
     assert first.hash != add_capture(source, captures, CaptureOptions(every=4)).hash
     assert first.hash != add_capture(source, captures, CaptureOptions(background=(0, 0, 0))).hash
     moved = json.loads((source / "transforms.json").read_text())
@@ -381,3 +384,46 @@ def test_fox_is_one_capture_with_50_photos_and_7_held_out(data: Path, captures: 
     points, _ = capture.points()
     assert len(points) > 100
     assert capture.document["points"]["median_reprojection_px"] < 0.5
+
+
+def test_the_bench_in_the_sources_own_folder_changes_nothing(tmp_path: Path) -> None:
+    source = scene(tmp_path / "s")
+    captures = source / "bench" / "captures"
+    captures.mkdir(parents=True)
+    (source / "bench" / "bench.toml").write_text("format = 1")
+    first = add_capture(source, captures, CaptureOptions())
+    assert add_capture(source, captures, CaptureOptions()).folder == first.folder
+
+
+def test_a_photo_outside_of_the_folder_counts_for_the_source(tmp_path: Path, captures: Path) -> None:
+    source = scene(tmp_path / "s")
+    (source / "03.png").rename(tmp_path / "elsewhere.png")
+    document = json.loads((source / "transforms.json").read_text())
+    for frame in document["frames"]:
+        if frame["file_path"].endswith("03.png") or frame["file_path"].endswith("03"):
+            frame["file_path"] = "../elsewhere.png"
+    (source / "transforms.json").write_text(json.dumps(document))
+    first = add_capture(source, captures, CaptureOptions())
+    image = np.array(Image.open(tmp_path / "elsewhere.png"))
+    Image.fromarray(255 - image).save(tmp_path / "elsewhere.png")
+    assert add_capture(source, captures, CaptureOptions()).hash != first.hash
+
+
+def test_a_training_copy_of_a_held_out_photo_is_left_out(tmp_path: Path, captures: Path) -> None:
+    source = scene(tmp_path / "s")
+    document = json.loads((source / "transforms.json").read_text())
+    first = next(frame for frame in document["frames"] if "00" in frame["file_path"])
+    shutil.copy(source / "00.png", source / "00b.png")
+    document["frames"].append({**first, "file_path": first["file_path"].replace("00", "00b")})
+    (source / "transforms.json").write_text(json.dumps(document))
+    capture = add_capture(source, captures, CaptureOptions())
+    assert {"name": "00b.png", "why": "the same photo as 00.png, which is held out"} in capture.left_out
+    assert not (capture.folder / "images" / "00b.png.png").exists()
+
+
+def test_a_capture_that_was_changed_on_the_disk_is_noticed(tmp_path: Path, captures: Path) -> None:
+    capture = add_capture(scene(tmp_path / "s"), captures, CaptureOptions())
+    capture.check()
+    shutil.copy(capture.views[1].image_path, capture.views[0].image_path)
+    with pytest.raises(TurntableError, match="has been changed since it was made"):
+        capture.check()

@@ -68,7 +68,16 @@ def test_a_mask_counts_the_whole_windows_with_their_centre_in_it() -> None:
     photo, rendering = pair("random")
     mask = np.zeros((40, 50), bool)
     mask[0:8, 0:50] = True  # rows 0 to 4 have no whole window
-    assert ssim(photo, rendering, mask) == pytest.approx(ssim_map(photo, rendering)[:3].mean(), abs=1e-12)
+    patched = np.concatenate([rendering[:8], photo[8:]])
+    assert ssim(photo, rendering, mask) == pytest.approx(ssim_map(photo, patched)[:3].mean(), abs=1e-12)
+
+
+def test_what_a_rendering_shows_outside_of_the_mask_changes_nothing() -> None:
+    photo, rendering = pair("random")
+    mask = np.zeros((40, 50), bool)
+    mask[10:30, 10:40] = True
+    black = np.where(mask[..., None], rendering, np.uint8(0))
+    assert ssim(photo, black, mask) == ssim(photo, rendering, mask)
 
 
 def test_a_mask_in_the_border_alone_too_small_a_picture_and_another_shape_are_refused() -> None:

@@ -30,7 +30,7 @@ from ..worker.ply import encode_points
 from ..worker.png import write_png
 from .capture import FORMAT, Capture, content_hash, hash_of
 from .formats import loader_for
-from .images import SMALLEST_SIDE, Prepared, Unusable, prepare
+from .images import SMALLEST_SIDE, Prepared, Unusable, is_picture, prepare
 from .source import LeftOut, Progress, Source, SourceOptions, SourceView
 from .split import FEWEST_TRAINING, split
 
@@ -185,6 +185,12 @@ def add_source(
         }
         final = wanted if options.name is not None else _free_name(captures, wanted)
         write_json(aside / "capture.json", {"format": FORMAT, "name": final, **document})
+        existing = _existing(captures, source_hash, options.name) or _same_content(
+            captures, document, options
+        )
+        if existing is not None:  # another process was quicker, or the options made no difference
+            return existing
+        _flush(aside)
         _move_into_place(aside, captures / final)
     except RuntimeError as error:  # pycolmap's only word for everything, a full disk included
         if shutil.disk_usage(captures).free < NEARLY_FULL_BYTES:
@@ -242,7 +248,7 @@ def _build(source: Source, folder: Path, options: CaptureOptions, progress: Prog
         if result.mask is not None:
             masked.add(view.name)
         origins[view.name] = {
-            "path": str(view.image_path),
+            "path": view.origin or str(view.image_path),
             "sha256": sha256_of(view.image_path),
             "width": result.original[0],
             "height": result.original[1],
@@ -251,6 +257,14 @@ def _build(source: Source, folder: Path, options: CaptureOptions, progress: Prog
     if len(usable) < FEWEST_PHOTOS:
         raise TurntableError(_too_few(usable, left_out))
     held_out = split([view.name for view in usable], [view.held_out for view in usable], options.every)
+    leaking = _leaks(usable, held_out, origins)
+    left_out += leaking.values()
+    kept = [(view, out) for view, out in zip(usable, held_out, strict=True) if view.name not in leaking]
+    if all(out for _, out in kept):
+        raise TurntableError(_too_few([view for view, out in kept if not out], left_out))
+    for name in leaking:
+        for kind in ("images", "masks"):
+            (folder / kind / f"{files[name]}.png").unlink(missing_ok=True)
     entries = [
         {
             "name": view.name,
@@ -260,7 +274,7 @@ def _build(source: Source, folder: Path, options: CaptureOptions, progress: Prog
             "held_out": out,
             "origin": origins[view.name],
         }
-        for view, out in zip(usable, held_out, strict=True)
+        for view, out in kept
     ]
     document: dict[str, Any] = {
         "background": list(options.background),
@@ -363,6 +377,20 @@ def _copy_truth(source: Source, folder: Path) -> dict[str, str]:
     return copied
 
 
+def _leaks(
+    usable: Sequence[SourceView], held_out: Sequence[bool], origins: dict[str, dict[str, Any]]
+) -> dict[str, LeftOut]:
+    """Training views that are a held-out view once more: the same file, seen from the same place."""
+    outside = [view for view, out in zip(usable, held_out, strict=True) if out]
+    found = {}
+    for view, out in zip(usable, held_out, strict=True):
+        for other in outside:
+            same_file = origins[view.name]["sha256"] == origins[other.name]["sha256"]
+            if not out and same_file and np.allclose(view.R, other.R) and np.allclose(view.t, other.t):
+                found[view.name] = LeftOut(view.name, f"the same photo as {other.name}, which is held out")
+    return found
+
+
 def _duplicates(entries: Sequence[dict[str, Any]]) -> list[str]:
     """A note for each group of photos that are the same file: their scores are not independent."""
     by_hash: dict[str, list[str]] = {}
@@ -438,6 +466,19 @@ def _existing(captures: Path, source_hash: str, name: str | None) -> Capture | N
     return None
 
 
+def _same_content(captures: Path, document: dict[str, Any], options: CaptureOptions) -> Capture | None:
+    """A capture that is the same in all that methods and scores can depend on, unless another name was asked for."""
+    if options.name is not None:
+        return None
+    for path in sorted(captures.glob("*/capture.json")):
+        with contextlib.suppress(TurntableError):
+            if not path.parent.name.startswith("."):
+                capture = Capture.load(path.parent)
+                if capture.hash == document["hash"]:
+                    return capture
+    return None
+
+
 def _source_options(options: CaptureOptions, scratch: Path, progress: Progress) -> SourceOptions:
     return SourceOptions(
         scratch=scratch,
@@ -451,20 +492,37 @@ def _source_options(options: CaptureOptions, scratch: Path, progress: Progress) 
 
 
 def _file_hashes(source: Path, loader: Any) -> dict[str, str]:
-    """sha256 of every file that the source may be made of, by its path within it.
+    """sha256 of every file that the source may be made of, by its path from there.
 
-    All files of the folder that are pictures or that the loader reads count: a photo that is added makes
-    another source even where the cameras don't name it yet.
+    Pictures of the folder count, and what the loader reads, wherever it lies: a photo that is added makes another source
+    even where the cameras don't name it yet. Benches (the default one lies in the working folder) don't.
     """
     if source.is_file() and source.suffix != ".json":
         return {source.name: sha256_of(source)}
     root = source.parent if source.is_file() else source
-    pictures = {path for path in root.rglob("*") if path.suffix.lower() in PICTURES and path.is_file()}
     extra = set(loader.source_files(source)) if hasattr(loader, "source_files") else set()
-    files = sorted(pictures | extra)
+    files = sorted(set(_pictures_below(root)) | {path for path in extra if path.is_file()})
     with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
         hashes = list(pool.map(sha256_of, files))
-    return {os.path.relpath(path, root): digest for path, digest in zip(files, hashes, strict=True)}
+    names = [os.path.relpath(path, root).encode("utf-8", "backslashreplace").decode() for path in files]
+    return dict(zip(names, hashes, strict=True))
 
 
-PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic"}
+def _pictures_below(root: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(root):
+        if "bench.toml" in names:
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            path = Path(place, name)
+            if is_picture(path):
+                yield path
+
+
+def _flush(folder: Path) -> None:
+    """Have everything in ``folder`` on the disk before the folder gets its name: half a capture must never look whole."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())

@@ -6,6 +6,7 @@ as their pixels lie in the file and ignores EXIF's orientation, so its cameras a
 
 from __future__ import annotations
 
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from ..errors import TurntableError
 from .cameras import check_intrinsics
+from .images import is_picture
 from .source import LeftOut, Source, SourceCamera, SourceOptions, SourceView
 
 FORMAT = "colmap"
@@ -37,7 +39,7 @@ def load(source: Path, options: SourceOptions) -> Source:
         raise TurntableError(
             f"A COLMAP source needs cameras and images (.bin or .txt) in {source} or its sparse/0."
         )
-    model = read_model(folder)
+    model = read_model(with_points(folder, options.scratch))
     images = _images_folder(source, folder)
     masks = images.parent / "masks"
     loaded = Source(FORMAT, [])
@@ -65,11 +67,29 @@ def load(source: Path, options: SourceOptions) -> Source:
 
 
 def source_files(source: Path) -> list[Path]:
-    """The files besides the photos that the capture depends on."""
+    """The files that the capture depends on: the model's, and photos and masks, which may lie beside the source."""
     folder = _model_folder(source)
-    return (
-        [] if folder is None else sorted(path for path in folder.iterdir() if path.suffix in (".bin", ".txt"))
-    )
+    if folder is None:
+        return []
+    images = _images_folder(source, folder)
+    outside = [
+        path for place in (images, images.parent / "masks") for path in place.rglob("*") if is_picture(path)
+    ]
+    return sorted([*outside, *(path for path in folder.iterdir() if path.suffix in (".bin", ".txt"))])
+
+
+def with_points(folder: Path, scratch: Path) -> Path:
+    """The model's folder; or, where it has no ``points3D`` (known poses often come without), a copy with none in it."""
+    suffix = ".bin" if (folder / "cameras.bin").exists() else ".txt"
+    if (folder / f"points3D{suffix}").exists():
+        return folder
+    copy = scratch / "model"
+    copy.mkdir()
+    for name in ("cameras", "images", "rigs", "frames"):
+        if (folder / f"{name}{suffix}").exists():
+            shutil.copyfile(folder / f"{name}{suffix}", copy / f"{name}{suffix}")
+    (copy / f"points3D{suffix}").write_bytes(struct.pack("<Q", 0) if suffix == ".bin" else b"# no points\n")
+    return copy
 
 
 def read_model(folder: Path) -> Any:

@@ -14,15 +14,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import pillow_heif
+from PIL import Image, UnidentifiedImageError
 
 from ..worker.contract import Camera
 from .cameras import pinhole, resized
 from .source import SourceCamera, SourceView
 
+PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif"}
+
+SSIM_BORDER = 5
+"""Pixels: nearer to the border no whole SSIM window has its centre."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What EXIF's orientation asks for, by its number (Exif 2.32, 4.6.4.A)."""
+
 SMALLEST_SIDE = 16
 """Pixels; below this no SSIM window has room to move."""
 
+pillow_heif.register_heif_opener()  # phones' photos
 Image.MAX_IMAGE_PIXELS = 400_000_000  # Pillow's own limit of 89 megapixels refuses photos of today's cameras
 
 
@@ -47,6 +65,11 @@ class Prepared:
     camera: Camera
     has_alpha: bool
     original: tuple[int, int]
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a photo by its name; what begins with a dot is some system's shadow of one."""
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".")
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
@@ -91,7 +114,9 @@ def read_rgba(path: Path, size: tuple[int, int] | None = None, upright: bool = T
 
 
 def _hold(picture: Image.Image, size: tuple[int, int] | None, upright: bool) -> Image.Image:
-    turned = ImageOps.exif_transpose(picture)
+    # Not ImageOps.exif_transpose: it writes EXIF anew, which fails on photos whose EXIF is slightly broken.
+    turn = _TURNS.get(picture.getexif().get(0x0112, 1))
+    turned = picture if turn is None else picture.transpose(turn)
     first, second = (turned, picture) if upright else (picture, turned)
     return second if size is not None and first.size != size and second.size == size else first
 
@@ -133,8 +158,10 @@ def prepare(view: SourceView, background: tuple[float, float, float], long_side:
     if mask is not None:
         # A pixel counts only where it is wholly inside: one mixed from both sides is right for neither.
         mask = np.where(mask >= 250, 255, 0).astype(np.uint8)
-        if not mask.any():
-            raise Unusable("its mask counts no pixel at this size")
+        if not mask[SSIM_BORDER:-SSIM_BORDER, SSIM_BORDER:-SSIM_BORDER].any():
+            raise Unusable(
+                f"at this size its mask counts no pixel {SSIM_BORDER} or more from the border, as SSIM needs"
+            )
     return Prepared(image, mask, resized(camera, new_width, new_height), has_alpha, (width, height))
 
 

@@ -14,13 +14,12 @@ import numpy as np
 
 from ..errors import TurntableError
 from .cameras import check_intrinsics, world_to_camera
-from .images import upright_size
+from .images import is_picture, upright_size
 from .source import LeftOut, Source, SourceCamera, SourceOptions, SourceView
 
 FORMAT = "llff"
 
 _FOLDERS = ("images", "images_2", "images_4", "images_8")
-PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"}
 
 
 def recognise(source: Path) -> bool:
@@ -42,7 +41,7 @@ def load(source: Path, options: SourceOptions) -> Source:
     if rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind != "f":
         raise TurntableError(f"{path} must be float[N, 17], not {rows.dtype}{list(rows.shape)}.")
     folder = next((source / name for name in _FOLDERS if (source / name).is_dir()), source)
-    photos = sorted(photo for photo in folder.iterdir() if photo.suffix.lower() in PICTURES)
+    photos = sorted(photo for photo in folder.iterdir() if is_picture(photo))
     if len(photos) != len(rows):
         raise TurntableError(
             f"{path.name} has {len(rows)} poses, but {folder} has {len(photos)} photos; they belong together "

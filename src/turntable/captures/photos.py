@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from PIL import ExifTags, Image
 from ..errors import TurntableError
 from . import gate
 from .colmap import find_mask
-from .images import Unusable, composite, read_rgba
+from .images import Unusable, composite, is_picture, read_rgba
 from .poses import find_poses
 from .sharpness import sharpness_of
 from .source import LeftOut, Source, SourceOptions
@@ -28,16 +28,14 @@ from .video import Frames, frames_of
 
 FORMAT = "photos"
 
-PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic"}
-
 LOOK_SIDE = 512
 """Pixels: the size at which sharpness and brightness are compared, so that a big photo isn't sharper for it."""
 
 MIN_PHOTOS = 3
 """Poses from two photos are nothing that a third could check."""
 
-EXHAUSTIVE_UP_TO = 150
-"""Photos; 150 are 11,175 pairs to match, some minutes on 2 cores, and the time grows with their square."""
+EXHAUSTIVE_UP_TO = 80
+"""Photos; 80 are 3,160 pairs to match, half a second each where photos are big and full of texture."""
 
 FILM_DIAGONAL_MM = math.hypot(36, 24)
 
@@ -114,7 +112,10 @@ def load(source: Path, options: SourceOptions) -> Source:
     return Source(
         FORMAT,
         [
-            found.view(photo, None if video else find_mask(masks, photo.name))
+            replace(
+                found.view(photo, None if video else find_mask(masks, photo.name)),
+                origin=f"{video.video}#{photo.name}" if video else "",
+            )
             for photo in photos
             if photo.name in found.views
         ],
@@ -149,14 +150,12 @@ def _originals(source: Path, options: SourceOptions) -> tuple[list[Path], Frames
 
 
 def _photos_in(folder: Path) -> list[Path]:
-    for place in (folder, folder / "images"):
-        if place.is_dir():
-            found = sorted(
-                path for path in place.iterdir() if path.suffix.lower() in PICTURES and path.is_file()
-            )
-            if found:
-                return found
-    return []
+    """The photos of ``folder``, or of its ``images`` if there are more."""
+    places = [place for place in (folder, folder / "images") if place.is_dir()]
+    found = [
+        sorted(path for path in place.iterdir() if is_picture(path) and path.is_file()) for place in places
+    ]
+    return max(found, key=len, default=[])
 
 
 def _videos_in(folder: Path) -> list[Path]:

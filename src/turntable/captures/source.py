@@ -49,6 +49,7 @@ class SourceView:
         held_out: what the source says about the split; None where it says nothing.
         upright: where the photo has its camera's size both as EXIF says to hold it and as its pixels lie in
             the file, whether the camera is for the former.
+        origin: where the photo came from, where that is not ``image_path`` (a frame of a video).
     """
 
     name: str
@@ -59,6 +60,7 @@ class SourceView:
     mask_path: Path | None = None
     held_out: bool | None = None
     upright: bool = True
+    origin: str = ""
 
 
 @dataclass(frozen=True)

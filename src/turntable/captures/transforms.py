@@ -10,6 +10,7 @@ not used (as in the papers). nerfstudio's ``train_filenames`` and ``test_filenam
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path, PurePosixPath
@@ -58,9 +59,19 @@ def load(source: Path, options: SourceOptions) -> Source:
 
 
 def source_files(source: Path) -> list[Path]:
-    """The files besides the photos that the capture depends on."""
+    """The files that the capture depends on: besides the folder's photos those that frames name, wherever they lie."""
     folder = source.parent if source.is_file() else source
-    return sorted({*folder.glob("transforms*.json"), *folder.glob("*.ply")})
+    files = {*folder.glob("transforms*.json"), *folder.glob("*.ply")}
+    for path in sorted(folder.glob("transforms*.json")):
+        with contextlib.suppress(TurntableError):  # what is wrong with it, load says
+            frames = _read(path).get("frames")
+            for frame in frames if isinstance(frames, list) else []:
+                if isinstance(frame, dict):
+                    named = (frame.get(key) for key in ("file_path", "mask_path"))
+                    files.update(
+                        found for name in named if isinstance(name, str) and (found := _find(folder, name))
+                    )
+    return sorted(files)
 
 
 def _load_file(path: Path, held_out: bool | None, into: Source) -> None:

@@ -29,10 +29,12 @@ class Frames:
     """What was taken from a video.
 
     Args:
+        video: the file that they are from.
         paths: the chosen frames, upright, in their order.
         note: what the user should know of the video, or "".
     """
 
+    video: Path
     paths: list[Path]
     note: str
 
@@ -80,7 +82,7 @@ def frames_of(video: Path, count: int, folder: Path, progress: Progress) -> Fram
     note = ""
     if len(sharpness) < expected:
         note = f"The video {video.name} breaks off: {len(sharpness)} of its {expected} frames could be read."
-    return Frames(written, note)
+    return Frames(video, written, note)
 
 
 def choose(sharpness: Sequence[float], count: int) -> list[int]:

@@ -240,7 +240,7 @@ def run_request(
 
     if not 0 < patience <= LONGEST_PATIENCE_S:
         raise TurntableError(
-            f"--patience is a number of seconds above 0 and at most {LONGEST_PATIENCE_S:g}, not {patience:g}."
+            f"--patience is a number of seconds above 0, at most {LONGEST_PATIENCE_S:g}, not {patience:g}."
         )
     return RunRequest(
         methods=tuple(methods or ("nearest", "splat")),

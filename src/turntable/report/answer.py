@@ -35,8 +35,12 @@ class Contestant:
 def answer(data: ReportData) -> Answer:
     """What can be said of ``data``, in words."""
     finished = [run for run in data.runs if run.state == "done" and run.scores]
-    failed = [run for run in data.runs if run.state == "failed"]
-    waiting = [run for run in data.runs if run.state not in ("done", "failed")]
+    # asked again and answered since, an older failure leaves no question open; it stays in the table
+    answered = {_question(run) for run in finished}
+    failed = [run for run in data.runs if run.state == "failed" and _question(run) not in answered]
+    waiting = [
+        run for run in data.runs if run.state not in ("done", "failed") and _question(run) not in answered
+    ]
     unscored = [run for run in data.runs if run.state == "done" and not run.scores]
     field = contestants(finished, data)
     remarks = list(_remarks(field, data))
@@ -64,6 +68,10 @@ def answer(data: ReportData) -> Answer:
             f"Can’t tell which method did best: {reason}. Of those with scores, {best}.", tuple(remarks)
         )
     return Answer(f"{best}.", tuple(remarks))
+
+
+def _question(run: ReportRun) -> tuple[str, str, str, int]:
+    return run.method, json.dumps(run.settings, sort_keys=True, default=str), run.budget, run.seed
 
 
 def contestants(finished: list[ReportRun], data: ReportData) -> list[Contestant]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
+from typing import Any
 
 from ..bench import Bench
 from ..captures.capture import Capture
@@ -15,6 +16,7 @@ from ..record import RunRow
 from ..results import run_document, runs_on
 from ..run import Asked
 from ..tasks.metrics import metrics
+from ..tasks.views import answers_folder
 from ..turns.watcher import Watcher
 from .data import MetricInfo, ReportData, ReportRun
 from .page import build_page
@@ -69,6 +71,7 @@ def _run(bench: Bench, row: RunRow) -> ReportRun:
     folder = bench.run_folder(row.id)
     asked = folder.asked()
     document = run_document(bench, row)
+    last = document["curve"][-1] if document["curve"] else None
     method = _method(asked)
     return ReportRun(
         id=row.id,
@@ -78,7 +81,7 @@ def _run(bench: Bench, row: RunRow) -> ReportRun:
         paper=method.paper if method else None,
         seed=asked.seed,
         state=row.state.value,
-        cause=row.cause,
+        cause=_cause(row, last),
         settings=asked.settings,
         budget=str(asked.budget),
         device=row.device,
@@ -86,11 +89,19 @@ def _run(bench: Bench, row: RunRow) -> ReportRun:
         setup_seconds=row.setup_seconds,
         steps=row.steps,
         peak_memory_bytes=row.peak_memory_bytes,
-        scores=document["scores"],
+        scores=last["scores"] if last else {},
         curve=document["curve"],
-        views_folder=folder.path / "views",
+        views_folder=answers_folder(folder.path, last["mark"] if last else 1.0),
         log_tail=folder.log_tail(LOG_LINES),
     )
+
+
+def _cause(row: RunRow, last: dict[str, Any] | None) -> str | None:
+    """Why a run has not ended well; and of which moment its scores and pictures are, where it has any."""
+    if last is None or last["mark"] == 1.0:
+        return row.cause
+    shown = f"its scores and pictures are those at {last['mark']:.1%} of its budget"
+    return f"{row.cause}; {shown}" if row.cause else shown
 
 
 def _metrics(bench: Bench, rows: list[RunRow]) -> list[MetricInfo]:

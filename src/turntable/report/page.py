@@ -17,6 +17,7 @@ import jinja2
 import psutil
 
 from .. import files
+from ..captures.capture import Capture
 from ..errors import TurntableError, disk_error
 from .answer import answer, number, with_unit
 from .data import FLOOR, MetricInfo, ReportData, ReportRun, labels
@@ -116,6 +117,7 @@ def render(
         lossless_megapixels=LOSSLESS_MEGAPIXELS,
         quality=QUALITY,
         scale=SCALE_COLOURS,
+        points_from=points_from(data.capture),
         point_count=len(data.capture.points()[0]),
         background=_colour(data.capture.background),
         paper_url=paper_url,
@@ -128,7 +130,7 @@ def ranked(data: ReportData) -> list[ReportRun]:
 
     def key(run: ReportRun) -> tuple[Any, ...]:
         for metric in data.metrics[:1]:
-            if metric.name in run.scores:
+            if metric.name in run.scores and run.state == "done":
                 mean = run.scores[metric.name]["mean"]
                 return (0, -mean if metric.higher_is_better else mean, run.id)
         return (1, ("done", "running", "paused", "queued", "failed").index(run.state), run.id)
@@ -163,6 +165,19 @@ def words(value: Any) -> str:
     return str(value)
 
 
+def points_from(capture: Capture) -> str:
+    """Where the sparse points come from, in words: some sources' points may hold what held-out views show."""
+    origin = str((capture.document.get("points") or {}).get("from", ""))
+    if origin.startswith("triangulated"):
+        return "triangulated from the known poses, by training views alone"
+    if origin in ("photos", "colmap"):
+        return (
+            "those of the structure from motion over all photos that at least two training views saw; poses and points "
+            "were refined with the held-out photos too"
+        )
+    return f"as the source ({origin}) brings them, maybe from held-out views too"
+
+
 def paper_url(paper: dict[str, Any]) -> str:
     """Where a paper is, if that is a web address: a method's file may say anything, ``javascript:`` too."""
     url = str(paper.get("url", ""))
@@ -183,9 +198,12 @@ def _table(data: ReportData) -> dict[str, dict[str, dict[str, Any]]]:
         scored = [run for run in data.runs if metric.name in run.scores]
         for column, key in (("mean", "mean"), ("worst", "worst"), ("tenth", tenth)):
             values = {run.id: run.scores[metric.name][key] for run in scored}
-            best = best_of(values.values(), default=0.0)
-            for run_id, value in values.items():
-                is_best = len(values) > 1 and number(value, metric) == number(best, metric)
+            whole = [values[run.id] for run in scored if run.state == "done"]
+            best = best_of(whole, default=0.0)
+            for run in scored:
+                run_id, value = run.id, values[run.id]
+                ended = run.state == "done" and len(whole) > 1
+                is_best = ended and number(value, metric) == number(best, metric)
                 cells[run_id].setdefault(metric.name, {})[column] = {"value": value, "best": is_best}
     return cells
 

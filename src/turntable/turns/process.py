@@ -112,7 +112,7 @@ class WorkerProcess:
     def _is_the_disks_fault(self, message: dict[str, Any]) -> bool:
         """Whether the bench's disk is full, or became read-only: not every such error of a method is about the bench."""
         file = message.get("file")
-        inside = file is not None and Path(os.path.abspath(file)).is_relative_to(self._folder.absolute())
+        inside = file is not None and (self._folder / file).resolve().is_relative_to(self._folder.resolve())
         return message.get("errno") in OUT_OF_DISK and (
             inside or (file is None and message["errno"] == errno.ENOSPC)
         )

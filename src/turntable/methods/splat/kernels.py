@@ -195,6 +195,9 @@ class Kernels:
             photo: of the size rendered.
             mask: ``uint8[H, W]``, 0 where a pixel does not count, or None.
             ssim_weight: weight of 1 - SSIM; L1 has the rest.
+
+        Raises:
+            MemoryError: there is none for intermediate rows.
         """
         assert photo.shape == (*self._size, 3), (photo.shape, self._size)
         assert mask is None or mask.shape == self._size, (
@@ -202,13 +205,15 @@ class Kernels:
             self._size,
         )
         value = ctypes.c_double()
-        self._library.splat_loss(
+        done = self._library.splat_loss(
             self._context,
             _pointer(photo, np.uint8),
             _pointer(mask, np.uint8),
             ssim_weight,
             ctypes.byref(value),
         )
+        if not done:
+            raise MemoryError(f"no memory for the loss of a photo of {self._size[1]}×{self._size[0]} pixels")
         return value.value
 
     def update(

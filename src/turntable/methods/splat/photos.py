@@ -61,14 +61,19 @@ class Photos:
         return float(np.mean([camera.width * camera.height for camera in self.cameras]))
 
     def border_colour(self) -> np.ndarray:
-        """``float32[3]`` in [0, 1]: the median colour of the outermost pixels of all photos that count."""
-        border = []
+        """``float32[3]`` in [0, 1]: the median colour of the outermost pixels of all photos that count; of all that
+        count, where none of those does.
+        """
+        border, inside = [], []
         for index in range(len(self)):
             photo, mask = self.photo(index, LEVELS - 1), self.mask(index, LEVELS - 1)
             edge = np.ones(photo.shape[:2], bool)
             edge[1:-1, 1:-1] = False
             border.append(photo[edge if mask is None else edge & (mask > 0)])
+            inside.append(photo.reshape(-1, 3) if mask is None else photo[mask > 0])
         colours = np.concatenate(border)
+        if not len(colours):
+            colours = np.concatenate(inside)
         return (
             np.median(colours, axis=0).astype(np.float32) / 255 if len(colours) else np.zeros(3, np.float32)
         )

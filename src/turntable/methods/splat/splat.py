@@ -154,6 +154,8 @@ class Splat:
             "begin": self._begin,
             "queue": self._queue,
             "generator": self._generator.bit_generator.state,
+            "most": self._most,
+            "instruction_set": self._kernels.instruction_set,
         }
         (folder / "state.json").write_text(json.dumps(state))
 
@@ -164,6 +166,13 @@ class Splat:
         state = json.loads((folder / "state.json").read_text())
         self._step, self._fraction, self._begin = state["step"], state["fraction"], state["begin"]
         self._queue = state["queue"]
+        self._most = state["most"]  # not this machine's own default: its memory may be another
+        if state["instruction_set"] != self._kernels.instruction_set:
+            print(  # into the run's log
+                f"splat: saved by kernels for {state['instruction_set']}, going on with those for "
+                f"{self._kernels.instruction_set}: the last bits will differ from an unbroken run's",
+                flush=True,
+            )
         self._generator.bit_generator.state = state["generator"]
 
     def export(self, folder: Path) -> None:

@@ -144,7 +144,9 @@ def from_photos(photos: Photos, layout: Layout, count: int, generator: np.random
             continue
         camera, photo = photos.cameras[index], photos.photo(index, level)
         height, width = photo.shape[:2]
-        columns, rows = generator.integers(0, width, len(rays)), generator.integers(0, height, len(rays))
+        mask = photos.mask(index, level)
+        counted = np.arange(height * width) if mask is None or not mask.any() else np.flatnonzero(mask)
+        rows, columns = np.divmod(counted[generator.integers(0, len(counted), len(rays))], width)
         shrink = 0.5**level
         directions = np.stack(
             [
@@ -200,6 +202,9 @@ def unlikeness(
             rows = np.floor(np.nan_to_num(pixels[:, 1] * 0.5**level, nan=-1, posinf=-1, neginf=-1))
         seen = (depth > 0) & (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
         at = np.where(seen, rows, 0).astype(np.int64), np.where(seen, columns, 0).astype(np.int64)
+        mask = photos.mask(int(other), level)
+        if mask is not None:  # what doesn't count is not looked at, here either
+            seen &= mask[at] > 0
         there = photo[at].reshape(*points.shape[:2], 3) / 255.0
         apart = np.abs(there - colour[:, None]).mean(2)
         total += np.where(seen.reshape(points.shape[:2]), apart, 0.3)

@@ -19,7 +19,7 @@ K1, K2 = 0.01, 0.03
 DEFINITION = (
     "SSIM per view: Gaussian window 11×11, σ 1.5, K1 0.01, K2 0.03, range 1, population variances, per RGB "
     "channel on 8-bit sRGB values; mean over channels and over the windows that lie wholly inside the "
-    "picture; under a mask over those whose centre it counts."
+    "picture; under a mask over those whose centre it counts, with the rendering taken to be the photo outside of it."
 )
 
 
@@ -63,6 +63,9 @@ def ssim(photo: np.ndarray, rendering: np.ndarray, mask: np.ndarray | None = Non
     Raises:
         ValueError: as :func:`ssim_map`, or the mask counts the centre of no whole window.
     """
+    if mask is not None:
+        # Windows reach beyond the mask; there the rendering is taken to be the photo, so that nothing it shows there counts.
+        rendering = np.where(mask[..., None], rendering, photo)
     values = ssim_map(photo, rendering)
     if mask is not None:
         border = WINDOW // 2

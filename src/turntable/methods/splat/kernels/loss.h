@@ -66,7 +66,10 @@ static void ssim_band(void *argument, int item) {
     const float *image = c->image + (size_t)channel * size, *photo = c->photo + (size_t)channel * size;
     float *scratch;
     c->band_loss[2 * item] = c->band_loss[2 * item + 1] = NAN;
-    if (posix_memalign((void **)&scratch, 64, (BAND_ROWS + 1) * 5 * line * sizeof *scratch)) return;
+    if (posix_memalign((void **)&scratch, 64, (BAND_ROWS + 1) * 5 * line * sizeof *scratch)) {
+        c->band_loss[2 * item] = INFINITY; /* which no picture gives: splat_loss takes it for want of memory */
+        return;
+    }
     memset(scratch, 0, 5 * line * sizeof *scratch);
     float *source[5], *blurred = scratch + 5 * line;
     for (int m = 0; m < 5; m++) source[m] = scratch + (size_t)m * line;
@@ -137,7 +140,7 @@ static void gradient_band(void *argument, int item) {
     float *gradient = c->gradient + (size_t)channel * size, *scratch;
     const float *maps = c->blurred + (size_t)channel * 3 * size;
     if (posix_memalign((void **)&scratch, 64, (BAND_ROWS * 3 + 1) * line * sizeof *scratch)) {
-        c->band_loss[2 * item] = NAN;
+        c->band_loss[2 * item] = INFINITY;
         return;
     }
     memset(scratch, 0, line * sizeof *scratch);

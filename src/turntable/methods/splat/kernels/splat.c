@@ -26,8 +26,6 @@ EXPORTED int splat_level(void) {
 EXPORTED int splat_level(void) { return 0; }
 #endif
 
-EXPORTED int splat_lanes(void) { return LANES; }
-
 EXPORTED context *splat_open(int threads) {
     context *c = calloc(1, sizeof *c);
     if (c) pool_open(&c->pool, threads);
@@ -107,6 +105,7 @@ EXPORTED int splat_loss(context *c, const uint8_t *photo, const uint8_t *mask, f
     pool_run(&c->pool, gradient_band, &work, items);
     double similarity = 0, difference = 0;
     for (int i = 0; i < items; i++) similarity += c->band_loss[2 * i], difference += c->band_loss[2 * i + 1];
+    if (isinf(similarity)) return 0;
     similarity /= 3 * work.counted, difference /= 3 * work.counted;
     *loss = (1 - ssim_weight) * difference + ssim_weight * (1 - similarity);
     return 1;
