@@ -120,6 +120,13 @@ class Method:
         self.colour, self.steps = np.zeros(3), 0
         self.generator = np.random.default_rng(seed)
         print("hello from the method", flush=True)
+        if self.mode == "child":
+            child = os.fork()  # it inherits whatever the worker holds
+            if child == 0:
+                time.sleep(600)
+                os._exit(0)
+        if self.mode == "costly":
+            time.sleep(0.3)
         if self.mode == "broken":
             raise ValueError("cannot start\\nsecond line")
 
@@ -138,18 +145,28 @@ class Method:
                 raise MemoryError("too big")
             if self.mode == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
-        if self.mode == "slow":
+        if self.mode in ("slow", "child", "costly"):
             time.sleep(0.01)
+        if self.mode == "text":
+            return {"loss": "high"}
+        if self.mode == "readonly":
+            raise OSError(30, "Read-only file system", "/somewhere/else")
+        if self.mode == "surrogate":
+            raise ValueError("caf\\udce9")
         self.colour += 0.1 * (self.mean - self.colour) + self.generator.normal(0, 0.01, 3)
         return {"loss": float(np.abs(self.mean - self.colour).mean()), "gaussians": 1}
 
     def render(self, camera):
+        if self.mode == "costly":
+            time.sleep(0.2)
         if self.mode == "shape":
             return {"image": np.zeros((3, 3, 3))}
         return {"image": np.ones((camera.height, camera.width, 3)) * self.colour}
 
     def save(self, folder):
         np.save(folder / "colour.npy", self.colour)
+        if self.mode == "slow save":
+            time.sleep(1.0)
         state = {"steps": self.steps, "random": self.generator.bit_generator.state}
         (folder / "state.json").write_text(json.dumps(state))
 

@@ -40,6 +40,12 @@ def test_any_other_budget_is_refused_with_the_rule_and_the_value(text: str) -> N
         assert budget.steps or budget.device_seconds
 
 
+@given(st.floats(1e-9, 1e9))
+def test_a_budget_of_seconds_comes_back_as_it_was_written(seconds: float) -> None:
+    budget = Budget.parse(f"{seconds:.9f}s")
+    assert Budget.parse(str(budget)) == budget
+
+
 @pytest.mark.parametrize("text", ["0steps", "0s", "-5s", "5", "5x", "", "nan", "inf", "1e9s", "5s3"])
 def test_budgets_that_mean_nothing_are_refused(text: str) -> None:
     with pytest.raises(TurntableError, match="A budget is like"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +19,11 @@ from conftest import make_capture, make_method
 from turntable.bench import Bench
 from turntable.jobs import RunRequest, plan, work
 from turntable.record import State
+from turntable.results import capture_document
 from turntable.run import Budget, RunFolder
-from turntable.turns.supervisor import Patience
+from turntable.tasks.metrics import metrics
+from turntable.tasks.views import ViewsTask
+from turntable.turns.supervisor import Patience, RunBusy, Supervisor
 from turntable.turns.watcher import Watcher
 
 
@@ -65,6 +70,9 @@ def test_a_run_is_scored_at_four_marks_on_every_held_out_view(bench: Bench) -> N
         ("nan", "loss became nan at step 5"),
         ("memory", "out of memory: too big"),
         ("killed", "signal 9"),
+        ("text", "loss must be a number, not 'high'"),
+        ("readonly", "Read-only file system"),
+        ("surrogate", "caf\\udce9"),
         ("shape", "must give shape (16, 24, 3), not (3, 3, 3)"),
     ],
 )
@@ -91,10 +99,12 @@ def test_the_other_runs_go_on_after_a_failure(bench: Bench) -> None:
 
 
 def test_a_seconds_budget_counts_steps_only(bench: Bench) -> None:
-    wanted = RunRequest(("colour",), Budget(device_seconds=0.4), settings=("mode=slow",))
+    """Making the object (0.3 s) and rendering (0.2 s a view, 2 views, 4 marks) are nobody's device seconds."""
+    wanted = RunRequest(("colour",), Budget(device_seconds=0.4), settings=("mode=costly",))
     folder = do(bench, wanted)
     row = bench.row(folder.id)
     assert 0.4 <= row.device_seconds < 0.6
+    assert row.setup_seconds >= 0.3
     assert min(s.device_seconds for s in folder.scores()) >= 0.05
 
 
@@ -228,3 +238,148 @@ def test_a_method_whose_code_changed_is_asked_anew(bench: Bench) -> None:
     with (bench.methods_folder / "colour" / "method.py").open("a") as file:
         file.write("\n# changed\n")
     assert do(bench, request()).id != first.id
+
+
+def test_an_interruption_during_a_save_commits_that_save_whole(bench: Bench) -> None:
+    class InterruptTheSave(Watcher):
+        def run_doing(self, run: str, what: str, done: int, total: int) -> None:
+            if what == "saving" and not threads:
+                threads.append(threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)))
+                threads[0].start()
+
+    threads: list[threading.Timer] = []
+    wanted = request("slow save", steps=16)
+    with pytest.raises(KeyboardInterrupt):
+        do(bench, wanted, InterruptTheSave())
+    (checkpoint,) = sorted((bench.runs_folder / "small-colour-1" / "checkpoint").glob("0*"))
+    assert sorted(path.name for path in (checkpoint / "method").iterdir()) == ["colour.npy", "state.json"]
+    resumed = do(bench, wanted)
+    unbroken = do(bench, request("slow save", steps=16, fresh=True))
+    assert [s.value for s in resumed.scores()] == [s.value for s in unbroken.scores()]
+
+
+def test_children_that_a_killed_worker_left_are_ended_and_the_run_goes_on(bench: Bench) -> None:
+    code = (
+        "import sys; from pathlib import Path; from turntable.bench import Bench;"
+        "from turntable.jobs import RunRequest, plan, work; from turntable.run import Budget;"
+        "from turntable.turns.watcher import Watcher;"
+        "bench = Bench(Path(sys.argv[1]));"
+        "wanted = RunRequest(('colour',), Budget(steps=100), settings=('mode=child',));"
+        "work(bench, plan(bench, bench.capture('small'), wanted), wanted, Watcher())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(bench.folder)])
+    folder = RunFolder(bench.runs_folder / "small-colour-1")
+    deadline = time.monotonic() + 30
+    while not any(event["type"] == "ready" for event in folder.events()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    (group,) = [event["pid"] for event in folder.events() if event["type"] == "worker"]
+    left = [
+        p.pid for p in psutil.process_iter() if alive(p.pid) and p.pid != group and os.getpgid(p.pid) == group
+    ]
+    assert left, "the method's child lives on, with the run's lock"
+    assert do(bench, RunRequest(("colour",), Budget(steps=100), settings=("mode=child",))).id == folder.id
+    assert bench.row(folder.id).state is State.DONE
+    assert not [pid for pid in left if alive(pid)]
+
+
+def test_a_run_that_another_supervisor_holds_is_said_to_be_busy(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turntable.turns.supervisor.LOCK_WAIT_S", 0.1)
+    wanted = request()
+    (folder,) = plan(bench, bench.capture("small"), wanted)
+    held = folder.lock("supervisor.lock")
+    assert held is not None
+    supervisor = Supervisor(
+        folder,
+        bench.method("colour"),
+        ViewsTask(bench.capture("small"), metrics()),
+        bench.record,
+        Patience(),
+        Watcher(),
+    )
+    with held, pytest.raises(RunBusy, match="is being worked on by another turntable"):
+        supervisor.run()
+
+
+def test_what_cant_go_on_does_not_stop_the_rest(bench: Bench) -> None:
+    make_method(bench.methods_folder / "other")
+    wanted = RunRequest(("colour", "other"), Budget(steps=8))
+    folders = plan(bench, bench.capture("small"), wanted)
+    with (bench.methods_folder / "colour" / "method.py").open("a") as file:
+        file.write("\n# changed meanwhile\n")
+    problems: list[str] = []
+    rows = work(bench, folders, wanted, Watcher(), problems)
+    assert [row.state for row in rows] == [State.QUEUED, State.DONE]
+    assert len(problems) == 1 and "has changed" in problems[0]
+
+
+def test_a_bench_that_was_moved_goes_on(bench: Bench, tmp_path: Path) -> None:
+    class StopAtHalf(Watcher):
+        def run_scored(self, run: str, mark: float, means: dict[str, float]) -> None:
+            if mark == 0.5:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        do(bench, request(), StopAtHalf())
+    bench.record.close()
+    bench.folder.rename(tmp_path / "moved")
+    moved = Bench(tmp_path / "moved")
+    assert do(moved, request()).id == "small-colour-1"
+    assert moved.row("small-colour-1").state is State.DONE
+
+
+def test_lost_scores_are_made_again_from_the_renderings(bench: Bench) -> None:
+    folder = do(bench, request())
+    before = folder.scores()
+    (folder.path / "scores.csv").unlink()
+    do(bench, request())
+    assert folder.scores() == before == bench.record.scores(folder.id)
+
+
+def test_runs_of_another_capture_that_had_the_name_before_are_not_mixed_in(bench: Bench) -> None:
+    do(bench, request())
+    shutil.rmtree(bench.captures_folder / "small")
+    make_capture(bench.captures_folder / "small", views=15)
+    again = do(bench, request())
+    document = capture_document(bench, bench.capture("small"))
+    assert [run["id"] for run in document["runs"]] == [again.id]
+
+
+def test_a_rebuild_names_what_it_passes_over_and_keeps_the_rest(bench: Bench) -> None:
+    folder = do(bench, request())
+    shutil.copytree(folder.path, bench.runs_folder / "small-colour-1.bak")
+    (bench.runs_folder / "broken").mkdir()
+    (bench.runs_folder / "broken" / "run.json").write_text("{")
+    with folder.events_path.open("a") as file:
+        file.write("{}\n")
+    count, passed_over = bench.rebuild_record()
+    assert count == 1 and len(passed_over) == 2
+    assert bench.row(folder.id).state is State.DONE and len(bench.record.scores(folder.id)) == 24
+
+
+def test_a_record_that_was_removed_makes_itself_again(bench: Bench) -> None:
+    folder = do(bench, request())
+    bench.record.close()
+    for path in bench.folder.glob("record.sqlite*"):
+        path.unlink()
+    assert Bench(bench.folder).row(folder.id).state is State.DONE
+
+
+def test_two_who_ask_the_same_at_once_get_the_same_runs(bench: Bench) -> None:
+    wanted = RunRequest(("colour", "nearest"), Budget(steps=5), seeds=3)
+    answers: list[list[str]] = []
+
+    def ask() -> None:
+        own = Bench(bench.folder)
+        answers.append([folder.id for folder in plan(own, own.capture("small"), wanted)])
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 4 and all(answer == answers[0] for answer in answers)
