@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import TurntableError
+from ...files import sha256_of
 
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
@@ -54,10 +55,11 @@ _ALEX = _Net(
 
 @dataclass(frozen=True)
 class Network:
-    """A trunk with its weights and heads."""
+    """A trunk with its weights and heads, and the sha256 of the file that they are from."""
 
     net: _Net
     weights: dict[str, Any]
+    digest: str
 
     @property
     def name(self) -> str:
@@ -68,8 +70,8 @@ class Network:
     def definition(self) -> str:
         """What is computed, in words."""
         return (
-            f"LPIPS 0.1, net {self.net.name}, input scaled to [−1, 1], per view, weights from a local file; "
-            "lower is better; under a mask both pictures are mid-grey elsewhere and the sum is divided by "
+            f"LPIPS 0.1, net {self.net.name}, input scaled to [−1, 1], per view, weights from the local file "
+            f"with sha256 {self.digest[:12]}…; lower is better; under a mask both pictures are mid-grey elsewhere and the sum is divided by "
             "the mask's share."
         )
 
@@ -115,7 +117,7 @@ def load(path: Path) -> Network:
     missing = [key for key in needed if key not in weights]
     if missing:
         raise TurntableError(f"--lpips-weights: {path} lacks {', '.join(missing)}.")
-    return Network(net, weights)
+    return Network(net, weights, sha256_of(path))
 
 
 def lpips(
