@@ -70,9 +70,9 @@ class Network:
     def definition(self) -> str:
         """What is computed, in words."""
         return (
-            f"LPIPS 0.1, net {self.net.name}, input scaled to [−1, 1], per view, weights from the local file "
-            f"with sha256 {self.digest[:12]}…; lower is better; under a mask both pictures are mid-grey elsewhere and the sum is divided by "
-            "the mask's share."
+            f"LPIPS 0.1, net {self.net.name}, input scaled to [−1, 1], per view, weights from the local file with "
+            f"sha256 {self.digest[:12]}…; lower is better; under a mask both pictures are mid-grey elsewhere and the "
+            "sum is divided by the mask's share."
         )
 
 
