@@ -69,7 +69,7 @@ def main() -> None:
                 lines.append(f"| {name} | left out: {given.data / name} isn't there |")
     print("; ".join(f"{key} {value}" for key, value in describe().items()), end="\n\n")
     print(
-        "| capture (training + held-out views) | method | device s | steps | PSNR dB, mean (worst) | SSIM | ꟻLIP | memory MB |"
+        "| capture (training + held-out) | method | device s | steps | PSNR dB, mean (worst) | SSIM | ꟻLIP | memory MB |"
     )
     print("|---|---|---|---|---|---|---|---|")
     print("\n".join(lines))
