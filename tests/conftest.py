@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 from turntable.captures.capture import FORMAT, Capture, content_hash
 from turntable.worker.contract import Camera
 from turntable.worker.png import write_png
+
+# A shell without job control starts what it puts into the background with SIGINT ignored, and that is inherited: the tests
+# of Ctrl-C would wait for nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Real captures that lie beside a developer's checkout and CI's; see each test's skip."""
