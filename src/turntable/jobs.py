@@ -22,7 +22,7 @@ from .tasks.metrics import Metric, metrics
 from .tasks.views import NAME as VIEWS
 from .tasks.views import ViewsTask
 from .turns.device import check_device, hold
-from .turns.supervisor import CannotGoOn, Patience, Supervisor, recovered_scores
+from .turns.supervisor import CannotGoOn, Patience, Supervisor, recover_scores
 from .turns.watcher import Watcher
 
 
@@ -104,6 +104,8 @@ def plan(bench: Bench, capture: Capture, request: RunRequest) -> list[RunFolder]
     chosen = list(check(bench, request).values())
     capture.check()
     settings = _settings_by_method(chosen, request.settings)
+    fingerprints = {method.name: method.fingerprint() for method in chosen}
+    known_versions = versions()
     folders = []
     with bench.planning():
         for seed in range(request.seeds):
@@ -115,14 +117,14 @@ def plan(bench: Bench, capture: Capture, request: RunRequest) -> list[RunFolder]
                     task=VIEWS,
                     method=method.name,
                     method_folder=str(method.folder),
-                    method_fingerprint=method.fingerprint(),
+                    method_fingerprint=fingerprints[method.name],
                     settings=settings[method.name],
                     seed=seed,
                     budget=request.budget,
                     device=check_device(request.device),
                     created=time.time(),
                     command=request.command,
-                    versions=versions(),
+                    versions=known_versions,
                 )
                 folders.append(_find_answer(bench, asked, request.fresh) or bench.queue(asked))
     return folders
@@ -176,9 +178,7 @@ def _work_on(
     method = None if bench.row(folder.id).state.ended else method_of(bench, asked, request.methods)
     with hold(bench.folder, asked.device, lambda: watcher.note(_BUSY)):
         if method is None or bench.row(folder.id).state.ended:  # the latter by whoever held the device before
-            scores = recovered_scores(folder, task)
-            folder.write_scores(scores)
-            bench.record.add_scores(folder.id, scores)
+            recover_scores(folder, task, bench.record)
             return
         Supervisor(folder, method, task, bench.record, request.patience, watcher).run()
 

@@ -455,28 +455,29 @@ def _free_name(captures: Path, wanted: str) -> str:
     return name
 
 
-def _existing(captures: Path, source_hash: str, name: str | None) -> Capture | None:
+def _find(captures: Path, matches: Callable[[Capture], bool]) -> Capture | None:
+    """The first capture, by name, that matches."""
     for path in sorted(captures.glob("*/capture.json")):
         if path.parent.name.startswith("."):
             continue
-        with contextlib.suppress(TurntableError):  # a damaged capture is no answer; capture list names it
+        with contextlib.suppress(TurntableError):  # a damaged capture is no answer; doctor names it
             capture = Capture.load(path.parent)
-            if capture.source_hash == source_hash and name in (None, capture.name):
+            if matches(capture):
                 return capture
     return None
+
+
+def _existing(captures: Path, source_hash: str, name: str | None) -> Capture | None:
+    return _find(
+        captures, lambda capture: capture.source_hash == source_hash and name in (None, capture.name)
+    )
 
 
 def _same_content(captures: Path, document: dict[str, Any], options: CaptureOptions) -> Capture | None:
     """A capture that is the same in all that methods and scores can depend on, unless another name was asked for."""
     if options.name is not None:
         return None
-    for path in sorted(captures.glob("*/capture.json")):
-        with contextlib.suppress(TurntableError):
-            if not path.parent.name.startswith("."):
-                capture = Capture.load(path.parent)
-                if capture.hash == document["hash"]:
-                    return capture
-    return None
+    return _find(captures, lambda capture: capture.hash == document["hash"])
 
 
 def _source_options(options: CaptureOptions, scratch: Path, progress: Progress) -> SourceOptions:

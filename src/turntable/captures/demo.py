@@ -9,7 +9,6 @@ however many threads there are.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..files import write_bytes
+from ..machine import usable_cores
 from ..worker.contract import Camera
 from ..worker.ply import encode_vertices
 from ..worker.png import write_png
@@ -71,7 +71,7 @@ def demo_source(scratch: Path, seed: int = 0, progress: Progress | None = None) 
     for folder in ("photos", "depth"):
         (scratch / folder).mkdir(exist_ok=True)
     cameras = demo_cameras(seed)
-    with ThreadPoolExecutor(min(_cores(), 8)) as pool:
+    with ThreadPoolExecutor(min(usable_cores(), 8)) as pool:
         scene = Scene.build(pool.map)
         work = pool.map(lambda i: _photograph(scene, scratch, cameras[i], i, seed), range(len(cameras)))
         views = []
@@ -228,10 +228,3 @@ def _photograph(scene: Scene, scratch: Path, camera: Camera, number: int, seed: 
     np.save(scratch / "depth" / f"{name}.npy", depth_of(camera, scene.mesh))
     intrinsics = SourceCamera("PINHOLE", (FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2), WIDTH, HEIGHT)
     return SourceView(name, scratch / "photos" / name, intrinsics, camera.R, camera.t)
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

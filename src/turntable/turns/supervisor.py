@@ -164,7 +164,7 @@ class Supervisor:
         hello = worker.greet()
         self.folder.append_event("worker", python=hello["python"], numpy=hello["numpy"], pid=worker.pid)
         self._init(worker)
-        self._recover_scores()
+        recover_scores(self.folder, self.task, self.record)
         scored = {score.mark for score in self.folder.scores()}
         for mark in MARKS:
             if mark <= max(scored, default=0.0):
@@ -173,12 +173,6 @@ class Supervisor:
             at = 1.0 if self._state["finished"] else mark
             if at == mark:
                 self._answer(worker, mark)
-
-    def _recover_scores(self) -> None:
-        """Score again what was rendered and scored before, where the file or the record has lost it."""
-        scores = recovered_scores(self.folder, self.task)
-        self.folder.write_scores(scores)
-        self.record.add_scores(self.folder.id, scores)
 
     def _init(self, worker: WorkerProcess) -> None:
         saved, damaged = checkpoint.newest(self._checkpoints)
@@ -324,8 +318,8 @@ def start_method(
     return worker.await_("ready")["state"]
 
 
-def recovered_scores(folder: RunFolder, task: Task) -> list[Score]:
-    """A run's scores, with those made again from stored renderings that its marks lack.
+def recover_scores(folder: RunFolder, task: Task, record: Record) -> None:
+    """Score again what was rendered and scored before, where the file or the record has lost it.
 
     A mark counts as scored where an event says so; what is missing of it (a file that was lost, or a metric that was not
     asked for then) is scored from the renderings, which are kept.
@@ -337,7 +331,8 @@ def recovered_scores(folder: RunFolder, task: Task) -> list[Score]:
         new = task.score_missing(folder.path, mark, event["steps"], event["device_seconds"], at_mark)
         replaced = {(score.mark, score.metric) for score in new}
         scores = [score for score in scores if (score.mark, score.metric) not in replaced] + new
-    return scores
+    folder.write_scores(scores)
+    record.add_scores(folder.id, scores)
 
 
 def _without(info: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
