@@ -102,7 +102,7 @@ def test_stopping_and_going_on_gives_the_same_bits(tmp_path, densification, thre
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     run(threads[1], 0, 77).save(checkpoint)
-    assert not [path for path in checkpoint.iterdir() if path.suffix not in (".npz", ".json")]
+    assert not [path for path in checkpoint.iterdir() if path.suffix not in (".npy", ".json")]
     changed = settings(densification=densification, threads=threads[1])
     resumed = Splat(TrainingViews(views, None, (1, 1, 1)), changed, 3, "cpu")
     resumed.load(checkpoint)

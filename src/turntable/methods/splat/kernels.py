@@ -22,6 +22,14 @@ ROWS = 59
 MEAN, SCALE, QUATERNION, OPACITY, HARMONIC = slice(0, 3), slice(3, 6), slice(6, 10), 10, slice(11, 59)
 """Rows of a model: means (scene units), logarithms of scales, quaternions (w, x, y, z; any length), logit of
 the opacity, harmonics (16 coefficients, each for red, green and blue)."""
+GROUP, RECORD = 16, 90
+"""Gaussians that lie together in memory, and how many numbers each has: see ``kernels/state.h``."""
+MOMENTS, FIRST, SECOND, HARMONIC_SECOND = 14, 59, 73, 87
+"""Adam's moments: of the first 14 rows each has its own (rows 59 and 73 on), the harmonics above degree 0 share a
+second one."""
+ACTIVITY, SEEN = 88, 89
+"""Sums since densification last looked: sizes of the mean's gradients times its depth, and views that showed it."""
+STAGES = ("project", "bin", "forward", "loss", "backward", "update")
 
 
 class ViewStruct(ctypes.Structure):
@@ -118,14 +126,14 @@ def _pointer(array: np.ndarray | None, dtype: Any) -> Any:
     if array is None:
         return None
     assert array.dtype == dtype and array.flags.c_contiguous, (array.dtype, array.flags)
-    return array.ctypes.data_as(ctypes.c_void_p)
+    return array.ctypes.data
 
 
 class Kernels:
     """A context of the kernels: threads, scratch memory, and the last rendered image.
 
-    A ``model`` below is ``float32[59, S]`` of which the first ``count`` columns are Gaussians; S is a
-    multiple of 16.
+    ``records`` below is ``float32[B, 90, 16]``, as :class:`.model.Model` keeps it: ``count`` Gaussians in blocks of
+    sixteen.
 
     Args:
         threads: how many work; results do not depend on it.
@@ -150,13 +158,15 @@ class Kernels:
         pointer, integer = ctypes.c_void_p, ctypes.c_int64
         library.splat_open.restype = pointer
         library.splat_close.argtypes = [pointer]
-        library.splat_forward.argtypes = [pointer, pointer, integer, integer, pointer, ctypes.c_int]
+        library.splat_forward.argtypes = [pointer, pointer, integer, pointer, ctypes.c_int]
         library.splat_loss.argtypes = [pointer, pointer, pointer, ctypes.c_float, pointer]
-        library.splat_update.argtypes = [pointer] * 6 + [integer, pointer]
+        library.splat_update.argtypes = [pointer] * 4
+        library.splat_update.restype = None
         library.splat_take.argtypes = [pointer] * 5
         library.splat_set_gradient.argtypes = [pointer] * 2
         library.splat_counts.argtypes = [pointer] * 2
         library.splat_projected.argtypes = [pointer] * 2
+        library.splat_seconds.argtypes = [pointer] * 2
         self._context = library.splat_open(self.threads)
         if not self._context:
             raise MemoryError("no memory for the kernels' context")
@@ -168,21 +178,16 @@ class Kernels:
             self._library.splat_close(self._context)
             self._context = None
 
-    def forward(self, model: np.ndarray, count: int, view: ViewStruct, with_depth: bool = False) -> None:
+    def forward(self, records: np.ndarray, count: int, view: ViewStruct, with_depth: bool = False) -> None:
         """Render into the context.
 
         Raises:
             MemoryError: the pairs of Gaussians and tiles don't fit.
         """
-        assert model.shape[0] == ROWS and model.shape[1] % 16 == 0 and count <= model.shape[1], model.shape
+        assert records.shape[1:] == (RECORD, GROUP) and count <= len(records) * GROUP, (records.shape, count)
         self._size, self._count = (view.height, view.width), count
         if not self._library.splat_forward(
-            self._context,
-            _pointer(model, np.float32),
-            count,
-            model.shape[1],
-            ctypes.byref(view),
-            int(with_depth),
+            self._context, _pointer(records, np.float32), count, ctypes.byref(view), int(with_depth)
         ):
             raise MemoryError(
                 f"rendering {count} Gaussians at {view.width}×{view.height} needs more memory than there is"
@@ -216,46 +221,19 @@ class Kernels:
             raise MemoryError(f"no memory for the loss of a photo of {self._size[1]}×{self._size[0]} pixels")
         return value.value
 
-    def update(
-        self,
-        model: np.ndarray,
-        moments: np.ndarray,
-        optimiser: OptimiserStruct,
-        activity: np.ndarray | None = None,
-    ) -> None:
-        """One step of Adam, in place, for every Gaussian that the last rendering showed.
-
-        Args:
-            model: as rendered.
-            moments: ``float32[2, 59, S]``, Adam's first and second moments.
-            optimiser: rates, and so on.
-            activity: ``float32[2, S]``: added to, the size of each mean's gradient times its depth, and 1.
-        """
+    def update(self, records: np.ndarray, optimiser: OptimiserStruct) -> None:
+        """One step of Adam, in place, for every Gaussian that the last rendering of ``records`` showed."""
         self._library.splat_update(
-            self._context,
-            _pointer(model, np.float32),
-            _pointer(moments[0], np.float32),
-            _pointer(moments[1], np.float32),
-            None,
-            _pointer(activity, np.float32),
-            model.shape[1],
-            ctypes.byref(optimiser),
+            self._context, _pointer(records, np.float32), None, ctypes.byref(optimiser)
         )
 
-    def gradients(self, model: np.ndarray) -> np.ndarray:
+    def gradients(self, records: np.ndarray) -> np.ndarray:
         """``float32[59, count]``: the loss's gradient with respect to the model, after :meth:`loss`."""
-        out = np.zeros_like(model)
+        out = np.zeros((len(records), ROWS, GROUP), np.float32)
         self._library.splat_update(
-            self._context,
-            _pointer(model, np.float32),
-            None,
-            None,
-            _pointer(out, np.float32),
-            None,
-            model.shape[1],
-            None,
+            self._context, _pointer(records, np.float32), _pointer(out, np.float32), None
         )
-        return out[:, : self._count]
+        return out.transpose(1, 0, 2).reshape(ROWS, -1)[:, : self._count]
 
     def set_gradient(self, gradient: np.ndarray) -> None:
         """Put a gradient with respect to the image, ``float32[3, H, W]``, in the place of the loss's."""
@@ -296,3 +274,9 @@ class Kernels:
         out = np.empty((self._count, 11), np.float32)
         self._library.splat_projected(self._context, _pointer(out, np.float32))
         return out
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent in each of STAGES since the context was opened."""
+        spent = np.zeros(len(STAGES))
+        self._library.splat_seconds(self._context, _pointer(spent, np.float64))
+        return dict(zip(STAGES, spent.tolist(), strict=True))

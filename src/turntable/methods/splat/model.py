@@ -1,4 +1,4 @@
-"""The Gaussians and Adam's moments: one column each, in matrices that grow.
+"""The Gaussians with Adam's moments, as the kernels want them: sixteen neighbours lie together in memory.
 
 Rows are as in :mod:`.kernels`: means, logarithms of scales, quaternions, logit of the opacity, harmonics.
 """
@@ -7,46 +7,41 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernels import HARMONIC, MEAN, OPACITY, QUATERNION, ROWS, SCALE
+from .kernels import GROUP, HARMONIC, MEAN, OPACITY, QUATERNION, RECORD, ROWS, SCALE
 from .start import Start
 
 FLAT = 0.28209479177387814
 """The harmonic of degree 0: a colour c is 0.5 + FLAT times its coefficient."""
 
-BYTES_PER_GAUSSIAN = 4 * ROWS * 3 + 4 * 2 + 150 + 8 * 64
-"""Parameters and two moments, activity, the kernels' tables, and pair gradients of 8 tiles."""
+BYTES_OF_PARAMETERS = 4 * RECORD
+"""Of one Gaussian: 59 parameters, 29 moments, 2 sums for densification."""
+
+BYTES_PER_GAUSSIAN = 5 * BYTES_OF_PARAMETERS // 4 + 100 + 8 * 68
+"""With a quarter to spare for growth, the kernels' tables, and 8 tiles of 68 bytes (who touches what, gradients)."""
 
 
-def matrix(rows: tuple[int, ...], columns: int) -> np.ndarray:
-    """``float32[*rows, columns]`` of zeros that starts on a line of cache (64 bytes)."""
-    size = int(np.prod(rows)) * columns
+def blocks(count: int) -> np.ndarray:
+    """``float32[B, 90, 16]`` of zeros for ``count`` Gaussians or more, on a line of cache (64 bytes)."""
+    size = max(-(-count // GROUP), 1) * RECORD * GROUP
     memory = np.zeros(size + 16, np.float32)
     offset = (-memory.ctypes.data // 4) % 16
-    return memory[offset : offset + size].reshape(*rows, columns)
+    return memory[offset : offset + size].reshape(-1, RECORD, GROUP)
 
 
 class Model:
     """``count`` Gaussians.
 
+    Args:
+        values: ``float32[59, N]``, their parameters.
+
     Attributes:
-        values: ``float32[59, S]``; S ≥ count is a multiple of 16.
-        moments: ``float32[2, 59, S]``: Adam's first and second.
-        activity: ``float32[2, S]``: see :meth:`.kernels.Kernels.update`.
+        records: ``float32[B, 90, 16]``: the kernels' own layout; 16 B ≥ count.
     """
 
-    def __init__(
-        self, values: np.ndarray, moments: np.ndarray | None = None, activity: np.ndarray | None = None
-    ):
-        self.count = values.shape[1]
-        self.values = matrix((ROWS,), 16)
-        self.moments = matrix((2, ROWS), 16)
-        self.activity = matrix((2,), 16)
-        self.reserve(self.count)
-        self.values[:, : self.count] = values
-        if moments is not None:
-            self.moments[:, :, : self.count] = moments
-        if activity is not None:
-            self.activity[:, : self.count] = activity
+    def __init__(self, values: np.ndarray) -> None:
+        self.count = 0
+        self.records = blocks(0)
+        self.add(values)
 
     @classmethod
     def from_start(cls, start: Start, opacity: float) -> Model:
@@ -59,39 +54,57 @@ class Model:
         values[HARMONIC.start : HARMONIC.start + 3] = (start.colours.T - 0.5) / FLAT
         return cls(values)
 
-    def reserve(self, count: int) -> None:
-        """Make room for ``count`` Gaussians."""
-        if count <= self.values.shape[1]:
-            return
-        columns = -(-int(count * 1.25) // 16) * 16
-        for name in ("values", "moments", "activity"):
-            old = getattr(self, name)
-            new = matrix(old.shape[:-1], columns)
-            new[..., : old.shape[-1]] = old
-            setattr(self, name, new)
+    @classmethod
+    def from_table(cls, table: np.ndarray) -> Model:
+        """What :meth:`table` gave."""
+        model = cls(table[:ROWS])
+        at = np.arange(model.count)
+        model.records[at // GROUP, :, at % GROUP] = table.T
+        return model
+
+    def table(self) -> np.ndarray:
+        """``float32[90, N]``: everything."""
+        return self.records.transpose(1, 0, 2).reshape(RECORD, -1)[:, : self.count]
+
+    @property
+    def values(self) -> np.ndarray:
+        """``float32[59, N]``: the parameters, a copy."""
+        return self.records[:, :ROWS].transpose(1, 0, 2).reshape(ROWS, -1)[:, : self.count]
+
+    def row(self, row: int) -> np.ndarray:
+        """``float32[N]``: one of the 90 numbers of every Gaussian, a copy."""
+        return self.records[:, row].reshape(-1)[: self.count]
+
+    def take(self, at: np.ndarray) -> np.ndarray:
+        """``float32[59, M]``: parameters of the Gaussians ``at``."""
+        return self.records[at // GROUP, :ROWS, at % GROUP].T
+
+    def put(self, at: np.ndarray, values: np.ndarray) -> None:
+        """Put other Gaussians, ``float32[59, M]``, in the places ``at``; their moments become zero."""
+        self.records[at // GROUP, :ROWS, at % GROUP] = values.T
+        self.records[at // GROUP, ROWS:, at % GROUP] = 0
+
+    def forget(self, row: int) -> None:
+        """Set one of the 90 numbers of every Gaussian to 0."""
+        self.records[:, row] = 0
 
     def opacities(self) -> np.ndarray:
         """``float64[N]`` in (0, 1)."""
-        return 1 / (1 + np.exp(-self.values[OPACITY, : self.count].astype(np.float64)))
+        return 1 / (1 + np.exp(-self.row(OPACITY).astype(np.float64)))
 
     def add(self, values: np.ndarray) -> None:
         """Append Gaussians, ``float32[59, M]``, with moments of zero."""
-        end = self.count + values.shape[1]
-        self.reserve(end)
-        self.values[:, self.count : end] = values
-        self.moments[:, :, self.count : end] = 0
-        self.activity[:, self.count : end] = 0
-        self.count = end
-
-    def replace(self, at: np.ndarray, values: np.ndarray) -> None:
-        """Put other Gaussians, ``float32[59, M]``, in the places ``at``; their moments become zero."""
-        self.values[:, at] = values
-        self.moments[:, :, at] = 0
+        first, self.count = self.count, self.count + values.shape[1]
+        if self.count > len(self.records) * GROUP:
+            records = blocks(self.count + self.count // 4)
+            records[: len(self.records)] = self.records
+            self.records = records
+        self.put(np.arange(first, self.count), values)
 
     def remove(self, gone: np.ndarray) -> None:
-        """Drop the Gaussians where ``gone``, ``bool[N]``; the others keep their order."""
-        stay = np.flatnonzero(~gone)
-        for array in (self.values, self.moments, self.activity):
-            array[..., : len(stay)] = array[..., stay]
-            array[..., len(stay) : self.count] = 0
-        self.count = len(stay)
+        """Drop the Gaussians where ``gone``, ``bool[N]``; the last ones take their places."""
+        left = self.count - int(gone.sum())
+        holes = np.flatnonzero(gone[:left])
+        movers = left + np.flatnonzero(~gone[left:])
+        self.records[holes // GROUP, :, holes % GROUP] = self.records[movers // GROUP, :, movers % GROUP]
+        self.count = left

@@ -14,7 +14,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kernels import HARMONIC, MEAN, OPACITY, QUATERNION, SCALE, ViewStruct
+from .kernels import (
+    FIRST,
+    HARMONIC,
+    HARMONIC_SECOND,
+    MEAN,
+    MOMENTS,
+    OPACITY,
+    QUATERNION,
+    SCALE,
+    SECOND,
+    ViewStruct,
+)
 
 ALPHA_LEAST = 1 / 255
 ALPHA_MOST = 0.99
@@ -363,13 +374,32 @@ def loss(
     return float(value), counts * ((1 - ssim_weight) / total * np.sign(x - y) + gradient)
 
 
-def adam(
-    model: np.ndarray, moments: np.ndarray, gradient: np.ndarray, rates: np.ndarray, step: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """One step of Adam (decays 0.9 and 0.999, epsilon 1e-15), the ``step``-th: new model, new moments ``[2,
-    59, N]``.
+def adam(records: np.ndarray, gradient: np.ndarray, rates: np.ndarray, step: int, degree: int) -> np.ndarray:
+    """One step of Adam (decays 0.9 and 0.999), the ``step``-th.
+
+    The first 14 rows have moments of their own. The harmonics above degree 0 have no first moment, and share one
+    second: the mean square of those in use.
+
+    Args:
+        records: ``[88, N]``: parameters and moments, rows as in :mod:`.kernels`.
+        gradient: ``[59, N]``.
+        rates: ``[59]``.
+        step: counted from 1.
+        degree: of the harmonics in use.
+
+    Returns:
+        ``[88, N]``.
     """
-    first = 0.9 * moments[0] + 0.1 * gradient
-    second = 0.999 * moments[1] + 0.001 * gradient**2
-    change = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-15)
-    return model - rates[:, None] * change, np.stack([first, second])
+    out = records.copy()
+    own, unbias = gradient[:MOMENTS], 1 / (1 - 0.999**step)
+    out[FIRST:SECOND] = 0.9 * records[FIRST:SECOND] + 0.1 * own
+    out[SECOND:HARMONIC_SECOND] = 0.999 * records[SECOND:HARMONIC_SECOND] + 0.001 * own**2
+    change = out[FIRST:SECOND] / (1 - 0.9**step) / np.sqrt(np.maximum(out[SECOND:HARMONIC_SECOND] * unbias, 1e-30))
+    out[:MOMENTS] -= rates[:MOMENTS, None] * change
+    if degree:
+        used = slice(MOMENTS, HARMONIC.start + 3 * (degree + 1) ** 2)
+        mean_square = (gradient[used] ** 2).mean(0)
+        out[HARMONIC_SECOND] = 0.999 * records[HARMONIC_SECOND] + 0.001 * mean_square
+        scale = 1 / np.sqrt(np.maximum(out[HARMONIC_SECOND] * unbias, 1e-30))
+        out[used] -= rates[used, None] * scale * gradient[used]
+    return out

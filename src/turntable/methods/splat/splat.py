@@ -107,10 +107,12 @@ class Splat:
         camera, photo = self._photos.cameras[index], self._photos.photo(index, level)
         degree = schedule.degree(fraction, int(settings["degree"]))
         view = view_struct(camera, self._near, self._background, degree, settings["antialias"], level)
-        self._kernels.forward(model.values, model.count, view)
+        if self._queue:
+            self._photos.prefetch(self._queue[-1], level)
+        self._kernels.forward(model.records, model.count, view)
         loss = self._kernels.loss(photo, self._photos.mask(index, level), float(settings["ssim_weight"]))
         self._step += 1
-        self._kernels.update(model.values, model.moments, self._optimiser(), model.activity)
+        self._kernels.update(model.records, self._optimiser())
         growing = fraction < schedule.GROWTH_ENDS and settings["densification"] != "none"
         if growing and self._step % schedule.DENSIFY_EVERY == 0:
             target = schedule.target(fraction, self._begin, self._most)
@@ -121,7 +123,7 @@ class Splat:
         settings, optimiser = self._settings, OptimiserStruct()
         rates = schedule.rates(self._fraction, self._layout.extent, float(settings["learning_rate"]))
         optimiser.rate[:] = rates.tolist()
-        optimiser.first, optimiser.second, optimiser.epsilon = 0.9, 0.999, 1e-15
+        optimiser.first, optimiser.second, optimiser.epsilon = 0.9, 0.999, 1e-30
         optimiser.unbias_first = 1 / (1 - 0.9**self._step)
         optimiser.unbias_second = 1 / (1 - 0.999**self._step)
         optimiser.opacity_weight = float(settings["opacity_regularisation"])
@@ -136,18 +138,12 @@ class Splat:
         """The scene as ``camera`` sees it, at any size."""
         degree = schedule.degree(self._fraction, int(self._settings["degree"]))
         view = view_struct(camera, self._near, self._background, degree, self._settings["antialias"])
-        self._kernels.forward(self._model.values, self._model.count, view, with_depth=True)
+        self._kernels.forward(self._model.records, self._model.count, view, with_depth=True)
         return Rendering(self._kernels.image(), *self._kernels.depth_and_opacity())
 
     def save(self, folder: Path) -> None:
-        """Everything that later steps depend on: ``gaussians.npz`` and ``state.json``."""
-        model, count = self._model, self._model.count
-        np.savez(
-            folder / "gaussians.npz",
-            values=model.values[:, :count],
-            moments=model.moments[:, :, :count],
-            activity=model.activity[:, :count],
-        )
+        """Everything that later steps depend on: ``gaussians.npy`` and ``state.json``."""
+        np.save(folder / "gaussians.npy", self._model.table())
         state = {
             "step": self._step,
             "fraction": self._fraction,
@@ -161,8 +157,7 @@ class Splat:
 
     def load(self, folder: Path) -> None:
         """What :meth:`save` wrote; training goes on with the same bits as if it had never stopped."""
-        with np.load(folder / "gaussians.npz", allow_pickle=False) as arrays:
-            self._model = Model(arrays["values"], arrays["moments"], arrays["activity"])
+        self._model = Model.from_table(np.load(folder / "gaussians.npy", allow_pickle=False))
         state = json.loads((folder / "state.json").read_text())
         self._step, self._fraction, self._begin = state["step"], state["fraction"], state["begin"]
         self._queue = state["queue"]
@@ -177,8 +172,7 @@ class Splat:
 
     def export(self, folder: Path) -> None:
         """``point_cloud.ply`` (3DGS's layout) and ``splat.spz``."""
-        values = self._model.values[:, : self._model.count]
-        export.write(folder, values, int(self._settings["degree"]), self._settings["antialias"])
+        export.write(folder, self._model.values, int(self._settings["degree"]), self._settings["antialias"])
 
 
 def default_cap(mean_pixels: float) -> int:

@@ -1,142 +1,137 @@
 /* Binning: for each tile, the splats that touch it, front to back.
  *
- * Each splat's tiles are found once and kept (slot_tile); its gradients come back in the same slots, so that they
- * are summed in an order that no thread can change. */
+ * Splats are sorted by depth once, then dealt out to tiles in that order: both are counting sorts that keep the order
+ * of equals, done piece by piece, so neither pieces nor threads can change the outcome. A splat's gradients come
+ * back in the slots of its tiles and are summed in an order that no thread can change. */
 #ifndef SPLAT_BIN_H
 #define SPLAT_BIN_H
 
 #include "state.h"
 
-/* Columns [left, right] that the ellipse of alpha = 1/255 reaches between two pixel rows, relative to its
- * centre. It is widest where its tangent is vertical, at dy = ±(xy/xx of the covariance) times its half width. */
-static void widths(const splat *s, float reach, float low, float high, float *left, float *right) {
-    float determinant = s->a * s->c - s->b * s->b;
-    float half = sqrtf(reach * s->c / determinant); /* covariance xx is c / determinant */
-    float lean = -s->b / s->c * half;
-    float at = lean < low ? low : lean > high ? high : lean;
-    float under = (s->b * at) * (s->b * at) - s->a * (s->c * at * at - reach);
-    *right = (-s->b * at + sqrtf(under > 0 ? under : 0)) / s->a;
-    at = -lean < low ? low : -lean > high ? high : -lean;
-    under = (s->b * at) * (s->b * at) - s->a * (s->c * at * at - reach);
-    *left = (-s->b * at - sqrtf(under > 0 ? under : 0)) / s->a;
+typedef struct {
+    context *context;
+    uint32_t nearest;
+    int shift; /* of depths' bits, so that 22 are left: they tell depths apart that differ by 4 in a million */
+    int pass;
+} sort_work;
+
+INLINE void piece_of(const context *c, int32_t of, int chunk, int32_t *first, int32_t *end) {
+    *first = (int32_t)((int64_t)of * chunk / c->chunks);
+    *end = (int32_t)((int64_t)of * (chunk + 1) / c->chunks);
 }
 
-static void touch_block(void *argument, int block) {
-    context *c = argument;
+static void gather_keys(void *argument, int block, int thread) {
+    (void)thread;
+    const sort_work *work = argument;
+    context *c = work->context;
     int32_t first = block * BLOCK, end = first + BLOCK < c->count ? first + BLOCK : c->count;
+    uint64_t *to = c->order + c->block_visible[block];
     for (int32_t g = first; g < end; g++) {
-        int32_t bound = c->tile_bound[g];
-        if (!bound) continue;
-        const splat *s = &c->splats[g];
-        const int32_t *r = c->tile_rectangle[g];
-        int32_t *tiles = c->slot_tile + c->slot_first[g], found = 0;
-        float reach = (s->top - LOG2_ALPHA_LEAST) * (2.0f / LOG2E);
-        for (int32_t ty = r[2]; ty <= r[3]; ty++) {
-            int32_t from = r[0], to = r[1];
-            if (r[3] > r[2] && r[1] > r[0]) {
-                float left, right;
-                widths(s, reach, (float)(ty * TILE) + 0.5f - s->y, (float)(ty * TILE + TILE) - 0.5f - s->y, &left,
-                       &right);
-                if (left <= right) { /* with a hundredth of a pixel for rounding */
-                    int32_t l = tile_of(s->x + left - 0.51f, c->tiles_x);
-                    int32_t m = tile_of(s->x + right - 0.49f, c->tiles_x);
-                    if (l > from) from = l;
-                    if (m < to) to = m;
-                }
-            }
-            for (int32_t tx = from; tx <= to; tx++) tiles[found++] = ty * c->tiles_x + tx;
-        }
-        c->tiles_touched[g] = found;
+        if (!c->spans[g].count) continue;
+        uint32_t key;
+        memcpy(&key, &c->splats[g].depth, 4);
+        *to++ = (uint64_t)((key - work->nearest) >> work->shift) << 32 | (uint32_t)g;
     }
 }
 
-static void radix_sort(context *c, int32_t n) { /* by key, ascending; equal keys keep their order */
-    for (int shift = 0; shift < 33; shift += 11) {
-        uint32_t starts[2048] = {0}, sum = 0;
-        for (int32_t i = 0; i < n; i++) starts[(c->keys[i] >> shift) & 2047]++;
-        for (int i = 0; i < 2048; i++) {
-            uint32_t here = starts[i];
-            starts[i] = sum;
-            sum += here;
-        }
-        for (int32_t i = 0; i < n; i++) {
-            uint32_t to = starts[(c->keys[i] >> shift) & 2047]++;
-            c->keys_spare[to] = c->keys[i];
-            c->order_spare[to] = c->order[i];
-        }
-        uint32_t *keys = c->keys;
-        c->keys = c->keys_spare, c->keys_spare = keys;
-        int32_t *order = c->order;
+INLINE int digit_of(const sort_work *work, uint64_t item) { return (int)(item >> (32 + 11 * work->pass)) & (DIGITS - 1); }
+
+static void count_digits(void *argument, int chunk, int thread) {
+    (void)thread;
+    const sort_work *work = argument;
+    context *c = work->context;
+    int32_t *counts = c->digit_counts + chunk * DIGITS, first, end;
+    memset(counts, 0, DIGITS * sizeof *counts);
+    piece_of(c, c->visible, chunk, &first, &end);
+    for (int32_t i = first; i < end; i++) counts[digit_of(work, c->order[i])]++;
+}
+
+static void move_by_digit(void *argument, int chunk, int thread) {
+    (void)thread;
+    const sort_work *work = argument;
+    context *c = work->context;
+    int32_t *next = c->digit_counts + chunk * DIGITS, first, end;
+    piece_of(c, c->visible, chunk, &first, &end);
+    for (int32_t i = first; i < end; i++) c->order_spare[next[digit_of(work, c->order[i])]++] = c->order[i];
+}
+
+static void sort_by_depth(context *c, sort_work *work) {
+    for (work->pass = 0; work->pass < 2; work->pass++) {
+        pool_run(&c->pool, count_digits, work, c->chunks);
+        int32_t sum = 0;
+        for (int digit = 0; digit < DIGITS; digit++)
+            for (int chunk = 0; chunk < c->chunks; chunk++) {
+                int32_t *count = &c->digit_counts[chunk * DIGITS + digit], here = *count;
+                *count = sum;
+                sum += here;
+            }
+        pool_run(&c->pool, move_by_digit, work, c->chunks);
+        uint64_t *order = c->order;
         c->order = c->order_spare, c->order_spare = order;
     }
 }
 
-INLINE void chunk_range(const context *c, int chunk, int32_t *first, int32_t *end) {
-    *first = (int32_t)((int64_t)c->visible * chunk / CHUNKS);
-    *end = (int32_t)((int64_t)c->visible * (chunk + 1) / CHUNKS);
+/* A splat's tiles lie anywhere in memory: asked for 8 splats ahead, they come in time. */
+INLINE const touch *tiles_of(const context *c, int32_t i, int32_t end, int32_t *count, int32_t *slot, int32_t *g) {
+    if (i + 16 < end) __builtin_prefetch(&c->spans[(uint32_t)c->order[i + 16]]);
+    if (i + 8 < end) __builtin_prefetch(&c->touches[c->spans[(uint32_t)c->order[i + 8]].first]);
+    *g = (int32_t)(uint32_t)c->order[i];
+    *count = c->spans[*g].count;
+    *slot = c->spans[*g].first;
+    return c->touches + *slot;
 }
 
-static void count_chunk(void *argument, int chunk) {
+static void count_chunk(void *argument, int chunk, int thread) {
+    (void)thread;
     context *c = argument;
-    int32_t tiles = c->tiles_x * c->tiles_y, first, end;
-    int32_t *counts = c->chunk_counts + (size_t)chunk * tiles;
+    int32_t tiles = c->tiles_x * c->tiles_y, first, end, count, slot, g;
+    int32_t *counts = c->chunk_counts + (size_t)chunk * (size_t)tiles;
     memset(counts, 0, (size_t)tiles * sizeof *counts);
-    chunk_range(c, chunk, &first, &end);
+    piece_of(c, c->visible, chunk, &first, &end);
     for (int32_t i = first; i < end; i++) {
-        int32_t g = c->order[i];
-        const int32_t *touched = c->slot_tile + c->slot_first[g];
-        for (int32_t k = 0; k < c->tiles_touched[g]; k++) counts[touched[k]]++;
+        const touch *touches = tiles_of(c, i, end, &count, &slot, &g);
+        for (int32_t k = 0; k < count; k++) counts[touches[k].tile]++;
     }
 }
 
-static void place_chunk(void *argument, int chunk) {
+static void place_chunk(void *argument, int chunk, int thread) {
+    (void)thread;
     context *c = argument;
-    int32_t tiles = c->tiles_x * c->tiles_y, first, end;
-    int32_t *next = c->chunk_counts + (size_t)chunk * tiles;
-    chunk_range(c, chunk, &first, &end);
+    int32_t tiles = c->tiles_x * c->tiles_y, first, end, count, slot, g;
+    int32_t *next = c->chunk_counts + (size_t)chunk * (size_t)tiles;
+    piece_of(c, c->visible, chunk, &first, &end);
     for (int32_t i = first; i < end; i++) {
-        int32_t g = c->order[i], slot = (int32_t)c->slot_first[g];
-        for (int32_t k = 0; k < c->tiles_touched[g]; k++, slot++) {
-            int32_t tile = c->slot_tile[slot];
-            entry *e = &c->entries[c->tile_first[tile] + next[tile]++];
-            e->splat = g;
-            e->slot = slot;
+        const touch *touches = tiles_of(c, i, end, &count, &slot, &g);
+        for (int32_t k = 0; k < count; k++) {
+            const touch *t = &touches[k];
+            c->entries[c->tile_first[t->tile] + next[t->tile]++] = (entry){g, slot + k, t->first, t->last};
         }
     }
 }
 
-/* 1, or 0 where memory ran out. */
-static int bin(context *c) {
-    int32_t visible = 0;
-    int64_t bound = 0;
-    for (int32_t g = 0; g < c->count; g++) {
-        c->slot_first[g] = bound;
-        bound += c->tile_bound[g];
-        if (!c->tile_bound[g]) continue;
-        memcpy(&c->keys[visible], &c->splats[g].depth, 4); /* positive floats sort as their bits do */
-        c->order[visible++] = g;
+static void bin(context *c) {
+    int32_t blocks = (c->count + BLOCK - 1) / BLOCK, visible = 0;
+    uint32_t nearest = UINT32_MAX, farthest = 0;
+    for (int32_t block = 0; block < blocks; block++) {
+        int32_t here = c->block_visible[block];
+        c->block_visible[block] = visible;
+        visible += here;
+        if (c->block_nearest[block] < nearest) nearest = c->block_nearest[block];
+        if (c->block_farthest[block] > farthest) farthest = c->block_farthest[block];
     }
-    c->slot_first[c->count] = bound;
     c->visible = visible;
-    if (bound > INT32_MAX) return 0;
-    if ((size_t)bound > c->pair_capacity) {
-        size_t capacity = (size_t)bound + (size_t)bound / 4;
-        c->pair_capacity = 0;
-        if (!RESERVE(c->slot_tile, capacity) || !RESERVE(c->entries, capacity) ||
-            !RESERVE(c->pair_gradients, capacity * PAIR_FLOATS))
-            return 0;
-        c->pair_capacity = capacity;
-    }
-    pool_run(&c->pool, touch_block, c, (c->count + BLOCK - 1) / BLOCK);
-    radix_sort(c, visible);
-    pool_run(&c->pool, count_chunk, c, CHUNKS);
+    sort_work work = {c, nearest, 0, 0};
+    while (visible && (farthest - nearest) >> work.shift >= (uint32_t)DIGITS * DIGITS) work.shift++;
+    pool_run(&c->pool, gather_keys, &work, blocks);
+    sort_by_depth(c, &work);
+    pool_run(&c->pool, count_chunk, c, c->chunks);
     int32_t tiles = c->tiles_x * c->tiles_y;
     int64_t sum = 0;
     for (int32_t tile = 0; tile < tiles; tile++) {
         c->tile_first[tile] = sum;
         int32_t inside = 0;
-        for (int chunk = 0; chunk < CHUNKS; chunk++) {
-            int32_t *count = &c->chunk_counts[(size_t)chunk * tiles + tile], here = *count;
+        for (int chunk = 0; chunk < c->chunks; chunk++) {
+            int32_t *count = &c->chunk_counts[(size_t)chunk * (size_t)tiles + (size_t)tile], here = *count;
             *count = inside;
             inside += here;
         }
@@ -144,8 +139,7 @@ static int bin(context *c) {
     }
     c->tile_first[tiles] = sum;
     c->pairs = sum;
-    pool_run(&c->pool, place_chunk, c, CHUNKS);
-    return 1;
+    pool_run(&c->pool, place_chunk, c, c->chunks);
 }
 
 #endif

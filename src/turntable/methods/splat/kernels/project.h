@@ -1,4 +1,4 @@
-/* Projection: what each Gaussian looks like in a view, and which rectangle of tiles it may touch. */
+/* Projection: what each Gaussian looks like in a view, and which rows of which tiles it may touch. */
 #ifndef SPLAT_PROJECT_H
 #define SPLAT_PROJECT_H
 
@@ -16,7 +16,6 @@ typedef struct { /* everything between a Gaussian's parameters and its splat, ke
     vf xx, xy, yy, determinant, bare_determinant;
     vf opacity, coverage;      /* sigmoid; sqrt of the determinants' ratio, or 1 */
     vf direction[3], inverse_distance;
-    vf colour[3];              /* before it is brought to ≥ 0 */
 } footprint;
 
 /* Real spherical harmonics up to degree 3, in 3DGS's order and signs. */
@@ -44,9 +43,10 @@ INLINE void harmonics(int degree, const vf d[3], vf basis[16]) {
     basis[15] = -0.59004359f * x * (xx - 3.0f * yy);
 }
 
-INLINE void footprint_of(const view *v, const float *model, size_t stride, size_t at, footprint *f) {
+/* Of the LANES Gaussians whose numbers begin at `from`. */
+INLINE void footprint_of(const view *v, const float *from, footprint *f) {
     vf mean[3];
-    for (int i = 0; i < 3; i++) mean[i] = load(model + (MEAN + i) * stride + at);
+    for (int i = 0; i < 3; i++) mean[i] = load(from + (MEAN + i) * GROUP);
     const float *R = v->rotation;
     for (int i = 0; i < 3; i++)
         f->camera[i] = R[3 * i] * mean[0] + R[3 * i + 1] * mean[1] + R[3 * i + 2] * mean[2] + v->translation[i];
@@ -65,7 +65,7 @@ INLINE void footprint_of(const view *v, const float *model, size_t stride, size_
     }
     vf norm = all(0);
     for (int i = 0; i < 4; i++) {
-        f->quaternion[i] = load(model + (QUATERNION + i) * stride + at);
+        f->quaternion[i] = load(from + (QUATERNION + i) * GROUP);
         norm += f->quaternion[i] * f->quaternion[i];
     }
     f->inverse_norm = 1.0f / root(larger(norm, all(1e-24f)));
@@ -81,7 +81,7 @@ INLINE void footprint_of(const view *v, const float *model, size_t stride, size_
     f->turn[7] = 2.0f * (y * q + w * x);
     f->turn[8] = 1.0f - 2.0f * (x * x + y * y);
     for (int j = 0; j < 3; j++) {
-        f->scale[j] = exp_exact(load(model + (SCALE + j) * stride + at));
+        f->scale[j] = exp_exact(load(from + (SCALE + j) * GROUP));
         for (int i = 0; i < 3; i++) f->spread[3 * i + j] = f->turn[3 * i + j] * f->scale[j];
     }
     for (int i = 0; i < 2; i++)
@@ -96,7 +96,7 @@ INLINE void footprint_of(const view *v, const float *model, size_t stride, size_
     f->xx += DILATION;
     f->yy += DILATION;
     f->determinant = f->xx * f->yy - f->xy * f->xy;
-    f->opacity = 1.0f / (1.0f + exp_exact(-load(model + OPACITY * stride + at)));
+    f->opacity = 1.0f / (1.0f + exp_exact(-load(from + OPACITY * GROUP)));
     f->coverage = all(1);
     if (v->filter) f->coverage = root(larger(f->bare_determinant / f->determinant, all(2.5e-5f)));
 
@@ -108,75 +108,155 @@ INLINE void footprint_of(const view *v, const float *model, size_t stride, size_
     }
     f->inverse_distance = 1.0f / root(larger(distance, all(1e-24f)));
     for (int i = 0; i < 3; i++) f->direction[i] *= f->inverse_distance;
+}
+
+/* Colours before they are brought to ≥ 0. */
+INLINE void colour_of(const view *v, const float *from, const footprint *f, vf colour[3]) {
     vf basis[16];
     harmonics(v->degree, f->direction, basis);
     int terms = (v->degree + 1) * (v->degree + 1);
     for (int channel = 0; channel < 3; channel++) {
         vf sum = all(0.5f);
-        for (int k = 0; k < terms; k++)
-            sum += basis[k] * load(model + (size_t)(HARMONIC + 3 * k + channel) * stride + at);
-        f->colour[channel] = sum;
+        for (int k = 0; k < terms; k++) sum += basis[k] * load(from + (HARMONIC + 3 * k + channel) * GROUP);
+        colour[channel] = sum;
     }
 }
 
 typedef struct {
     context *context;
     const float *model;
-    size_t stride;
 } project_work;
 
-static void project_block(void *argument, int block) {
+INLINE int32_t floor_of(float x, float least, float most) { /* within bounds, whatever x is but NaN */
+    return (int32_t)floorf(x < least ? least : x > most ? most : x);
+}
+
+/* Rows of pixels, from first to last, that the ellipse of alpha = 1/255 may reach in each column of tiles from
+ * `from` on: [LANES]. Where it reaches none, last < first.
+ *
+ * With u across and w down from the centre, c w² + 2 b u w + a u² = r is w = -(b/c) u ± sqrt(r/c - u² det/c²); it is
+ * highest at u = ±sqrt(r a / det) b / a. A hundredth of a pixel is added for rounding. */
+static void rows_of(const splat *s, float reach, int32_t from, int32_t height, int32_t first[LANES], int32_t last[LANES]) {
+    float slope = -s->b / s->c, determinant = (float)((double)s->a * s->c - (double)s->b * s->b);
+    float most = reach / s->c, bend = determinant / (s->c * s->c), lean = -s->b / s->a * s->high;
+    vf index;
+    for (int i = 0; i < LANES; i++) index[i] = (float)i;
+    vf low = ((float)from + index) * (float)TILE_X + (0.5f - s->x), high = low + (float)(TILE_X - 1);
+    vf up = smaller(larger(all(lean), low), high), down = smaller(larger(all(-lean), low), high);
+    vf under_up = most - bend * up * up, under_down = most - bend * down * down;
+    vf bottom = s->y + slope * up + root(larger(under_up, all(0))) - 0.49f;
+    vf top = s->y + slope * down - root(larger(under_down, all(0))) - 0.51f;
+    bottom = smaller(larger(bottom, all(-1.0f)), all((float)(height - 1)));
+    top = smaller(larger(top, all(-1.0f)), all((float)height));
+    vi begin = __builtin_convertvector(top + 2.0f, vi) - 1, end = __builtin_convertvector(bottom + 1.0f, vi) - 1;
+    /* begin = ceil(top) but for whole numbers, where it is one more: those lie outside by the hundredth */
+    vi touched = (vi)(larger(under_up, under_down) >= -0.02f * most - 0.02f);
+    end = (touched & end) | (~touched & all_int(-1));
+    memcpy(first, &begin, sizeof begin);
+    memcpy(last, &end, sizeof end);
+}
+
+/* The tiles of one Gaussian, into the thread's scratch memory from `filled` on; how many there are then, or -1. */
+static int64_t find_tiles(context *c, bench_of_thread *bench, const splat *s, int64_t filled) {
+    int32_t left = floor_of((s->x - s->wide - 0.5f) / TILE_X, 0, (float)(c->tiles_x - 1));
+    int32_t right = floor_of((s->x + s->wide - 0.5f) / TILE_X, 0, (float)(c->tiles_x - 1));
+    size_t most = (size_t)filled + (size_t)(right - left + 1) * (size_t)c->tiles_y;
+    if (most > bench->touch_capacity) {
+        touch *larger_one = realloc(bench->touches, 2 * most * sizeof *larger_one);
+        if (!larger_one) return -1;
+        bench->touches = larger_one;
+        bench->touch_capacity = 2 * most;
+    }
+    float reach = (s->top - LOG2_ALPHA_LEAST) * (2.0f / LOG2E);
+    for (int32_t from = left; from <= right; from += LANES) {
+        int32_t first[LANES], last[LANES];
+        rows_of(s, reach, from, c->view.height, first, last);
+        for (int32_t i = 0; i < LANES && from + i <= right; i++) {
+            if (last[i] < first[i]) continue;
+            for (int32_t ty = first[i] / TILE_Y; ty <= last[i] / TILE_Y; ty++) {
+                int32_t begin = first[i] - ty * TILE_Y, end = last[i] - ty * TILE_Y;
+                touch *t = &bench->touches[filled++];
+                t->tile = ty * c->tiles_x + from + i;
+                t->first = (uint8_t)(begin < 0 ? 0 : begin);
+                t->last = (uint8_t)(end > TILE_Y - 1 ? TILE_Y - 1 : end);
+            }
+        }
+    }
+    return filled;
+}
+
+/* Slots for the tiles that a block has found: which ones is left to chance, and nothing depends on it. */
+static void take_slots(context *c, int32_t first, int32_t end, const touch *touches, int64_t filled) {
+    int64_t slot = atomic_fetch_add_explicit(&c->slots, filled, memory_order_relaxed);
+    if (slot + filled > (int64_t)c->pair_capacity) return; /* the projection is done again, with more memory */
+    memcpy(c->touches + slot, touches, (size_t)filled * sizeof *touches);
+    for (int32_t g = first; g < end; g++) c->spans[g].first += (int32_t)slot;
+}
+
+static void project_block(void *argument, int block, int thread) {
     const project_work *work = argument;
     context *c = work->context;
+    bench_of_thread *bench = &c->benches[thread];
     const view *v = &c->view;
-    int32_t first = block * BLOCK, end = first + BLOCK < c->count ? first + BLOCK : c->count;
+    int32_t first = block * BLOCK, end = first + BLOCK < c->count ? first + BLOCK : c->count, visible = 0;
+    uint32_t nearest = UINT32_MAX, farthest = 0;
+    int64_t filled = 0;
     for (int32_t at = first; at < end; at += LANES) {
+        const float *from = work->model + place((size_t)at, RECORD);
         footprint f;
-        footprint_of(v, work->model, work->stride, (size_t)at, &f);
+        footprint_of(v, from, &f);
         vf x = v->fx * f.camera[0] / f.camera[2] + v->cx;
         vf y = v->fy * f.camera[1] / f.camera[2] + v->cy;
         vf opacity = f.opacity * f.coverage;
         vf top = log2_exact(larger(opacity, all(1e-30f)));
         /* (extent in standard deviations)²: where alpha falls below 1/255 */
         vf reach = larger((top - LOG2_ALPHA_LEAST) * (2.0f / LOG2E), all(0));
-        vf wide = root(reach * f.xx), high = root(reach * f.yy);
-        vf a = f.yy / f.determinant, b = -f.xy / f.determinant, cc = f.xx / f.determinant;
+        vf wide = root(reach * f.xx), high = root(reach * f.yy), inverse = 1.0f / f.determinant;
+        vf a = f.yy * inverse, b = -f.xy * inverse, cc = f.xx * inverse;
         vi seen = (vi)(f.camera[2] > v->near) & (vi)(top > LOG2_ALPHA_LEAST) & (vi)(f.determinant > 0);
         seen &= (vi)(x + wide >= 0.5f) & (vi)(x - wide <= (float)v->width - 0.5f);
         seen &= (vi)(y + high >= 0.5f) & (vi)(y - high <= (float)v->height - 0.5f);
         seen &= is_finite(x) & is_finite(y) & is_finite(a) & is_finite(b) & is_finite(cc) & is_finite(wide);
-        seen &= is_finite(high) & is_finite(f.colour[0]) & is_finite(f.colour[1]) & is_finite(f.colour[2]);
-        seen &= is_finite(f.camera[2]);
+        seen &= is_finite(high) & is_finite(f.camera[2]) & (vi)(a > 0) & (vi)(cc > 0);
+        int any = 0;
+        for (int lane = 0; lane < LANES; lane++) any |= seen[lane];
+        for (int lane = 0; lane < LANES && at + lane < end; lane++) c->spans[at + lane] = (span){0, 0};
+        if (!any) continue;
+        vf colour[3];
+        colour_of(v, from, &f, colour);
+        seen &= is_finite(colour[0]) & is_finite(colour[1]) & is_finite(colour[2]);
+        vf xx = -0.5f * LOG2E * a, xy = -LOG2E * b, yy = -0.5f * LOG2E * cc;
+        vf decay = exp2_of(larger(2.0f * yy, all(-126.0f)));
+        vf columns[16] = {x, y, xx, xy, yy, top, larger(colour[0], all(0)), larger(colour[1], all(0)),
+                          larger(colour[2], all(0)), f.camera[2], decay, a, b, cc, wide, high};
+        vi below = ((vi)(colour[0] <= 0) & 1) | ((vi)(colour[1] <= 0) & 2) | ((vi)(colour[2] <= 0) & 4);
+        float values[16][LANES];
+        memcpy(values, columns, sizeof values);
         for (int lane = 0; lane < LANES && at + lane < end; lane++) {
-            int32_t g = at + lane;
-            c->tile_bound[g] = c->tiles_touched[g] = 0;
             if (!seen[lane]) continue;
-            splat *s = &c->splats[g];
-            s->x = x[lane], s->y = y[lane];
-            s->a = a[lane], s->b = b[lane], s->c = cc[lane];
-            s->xx = -0.5f * LOG2E * s->a, s->xy = -LOG2E * s->b, s->yy = -0.5f * LOG2E * s->c;
-            s->flat = -0.5f / s->xx;
-            s->top = top[lane], s->depth = f.camera[2][lane];
-            uint8_t clamped = 0;
-            float *colour = &s->red;
-            for (int channel = 0; channel < 3; channel++) {
-                float value = f.colour[channel][lane];
-                colour[channel] = value > 0 ? value : 0;
-                if (!(value > 0)) clamped |= (uint8_t)(1 << channel);
+            int32_t g = at + lane;
+            float *to = (float *)&c->splats[g];
+            for (int i = 0; i < 16; i++) to[i] = values[i][lane];
+            int64_t now = find_tiles(c, bench, &c->splats[g], filled);
+            if (now < 0) {
+                atomic_store(&c->out_of_memory, 1);
+                return;
             }
-            c->clamped[g] = clamped;
-            float low = s->y - high[lane] - 0.5f, up = s->y + high[lane] - 0.5f;
-            s->row_first = low < 0 ? 0 : (int32_t)low; /* rounded down: one row more at most */
-            s->row_last = up > (float)(v->height - 1) ? v->height - 1 : (int32_t)up;
-            int32_t *rectangle = c->tile_rectangle[g];
-            rectangle[0] = tile_of(s->x - wide[lane] - 0.5f, c->tiles_x);
-            rectangle[1] = tile_of(s->x + wide[lane] - 0.5f, c->tiles_x);
-            rectangle[2] = s->row_first / TILE;
-            rectangle[3] = s->row_last / TILE;
-            if (s->row_last < s->row_first) continue;
-            c->tile_bound[g] = (rectangle[1] - rectangle[0] + 1) * (rectangle[3] - rectangle[2] + 1);
+            c->spans[g] = (span){(int32_t)filled, (int32_t)(now - filled)};
+            c->clamped[g] = (uint8_t)below[lane];
+            if (now == filled) continue;
+            filled = now;
+            visible++;
+            uint32_t key;
+            memcpy(&key, &c->splats[g].depth, 4); /* positive floats sort as their bits do */
+            if (key < nearest) nearest = key;
+            if (key > farthest) farthest = key;
         }
     }
+    c->block_visible[block] = visible;
+    c->block_nearest[block] = nearest;
+    c->block_farthest[block] = farthest;
+    take_slots(c, first, end, bench->touches, filled);
 }
 
 #endif

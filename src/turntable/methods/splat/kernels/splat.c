@@ -8,6 +8,8 @@
 #include "raster.h"
 #include "update.h"
 
+#include <time.h>
+
 #define EXPORTED __attribute__((visibility("default")))
 
 #if defined(__x86_64__)
@@ -26,41 +28,59 @@ EXPORTED int splat_level(void) {
 EXPORTED int splat_level(void) { return 0; }
 #endif
 
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+EXPORTED void splat_close(context *c);
+
 EXPORTED context *splat_open(int threads) {
     context *c = calloc(1, sizeof *c);
-    if (c) pool_open(&c->pool, threads);
-    return c;
+    if (!c) return NULL;
+    pool_open(&c->pool, threads);
+    c->threads = c->pool.workers + 1;
+    c->chunks = 2 * c->threads < 64 ? 2 * c->threads : 64;
+    c->benches = calloc((size_t)c->threads, sizeof *c->benches);
+    c->digit_counts = malloc((size_t)c->chunks * DIGITS * sizeof *c->digit_counts);
+    if (c->benches && c->digit_counts) return c;
+    splat_close(c);
+    return NULL;
 }
 
 EXPORTED void splat_close(context *c) {
     pool_close(&c->pool);
-    void *all_memory[] = {c->splats, c->tiles_touched, c->tile_bound, c->tile_rectangle, c->slot_first, c->keys,
-                          c->keys_spare, c->order, c->order_spare, c->clamped, c->slot_tile, c->pair_gradients,
-                          c->entries, c->chunk_counts, c->tile_first, c->tile_last, c->image, c->gradient, c->depth,
-                          c->transmittance, c->photo, c->blurred, c->band_loss};
+    for (int thread = 0; c->benches && thread < c->threads; thread++) {
+        free(c->benches[thread].touches);
+        free(c->benches[thread].lines);
+    }
+    void *all_memory[] = {c->benches, c->splats, c->spans, c->clamped, c->order, c->order_spare, c->block_visible,
+                          c->block_nearest, c->block_farthest, c->touches, c->pair_gradients, c->entries,
+                          c->digit_counts, c->chunk_counts, c->tile_first, c->tile_last, c->image, c->gradient,
+                          c->depth, c->transmittance, c->row_loss};
     for (size_t i = 0; i < sizeof all_memory / sizeof *all_memory; i++) free(all_memory[i]);
     free(c);
 }
 
-static int make_room(context *c, size_t count, const view *v) {
+static int make_room(context *c, size_t count, const view *v, int with_depth) {
     if (count > c->splat_capacity || !c->splats) {
-        size_t n = count + count / 4 + 64;
+        size_t n = count + count / 4 + 64, blocks = n / BLOCK + 2;
         c->splat_capacity = 0;
-        if (!RESERVE(c->splats, n) || !RESERVE(c->tiles_touched, n) || !RESERVE(c->tile_bound, n) ||
-            !RESERVE(c->tile_rectangle, n) || !RESERVE(c->slot_first, n + 1) || !RESERVE(c->keys, n) ||
-            !RESERVE(c->keys_spare, n) || !RESERVE(c->order, n) || !RESERVE(c->order_spare, n) ||
-            !RESERVE(c->clamped, n))
+        if (!RESERVE(c->splats, n) || !RESERVE(c->spans, n) || !RESERVE(c->clamped, n) || !RESERVE(c->order, n) ||
+            !RESERVE(c->order_spare, n) || !RESERVE(c->block_visible, blocks) || !RESERVE(c->block_nearest, blocks) ||
+            !RESERVE(c->block_farthest, blocks))
             return 0;
         c->splat_capacity = n;
     }
-    c->tiles_x = (v->width + TILE - 1) / TILE;
-    c->tiles_y = (v->height + TILE - 1) / TILE;
-    c->padded_width = c->tiles_x * TILE;
-    c->padded_height = c->tiles_y * TILE;
+    c->tiles_x = (v->width + TILE_X - 1) / TILE_X;
+    c->tiles_y = (v->height + TILE_Y - 1) / TILE_Y;
+    c->padded_width = c->tiles_x * TILE_X;
+    c->padded_height = c->tiles_y * TILE_Y;
     size_t tiles = (size_t)c->tiles_x * (size_t)c->tiles_y;
     if (tiles > c->tile_capacity) {
         c->tile_capacity = 0;
-        if (!RESERVE(c->chunk_counts, tiles * CHUNKS) || !RESERVE(c->tile_first, tiles + 1) ||
+        if (!RESERVE(c->chunk_counts, tiles * (size_t)c->chunks) || !RESERVE(c->tile_first, tiles + 1) ||
             !RESERVE(c->tile_last, tiles))
             return 0;
         c->tile_capacity = tiles;
@@ -68,57 +88,92 @@ static int make_room(context *c, size_t count, const view *v) {
     size_t pixels = plane(c);
     if (pixels > c->pixel_capacity) {
         c->pixel_capacity = 0;
-        if (!RESERVE(c->image, pixels * 3) || !RESERVE(c->gradient, pixels * 3) || !RESERVE(c->photo, pixels * 3) ||
-            !RESERVE(c->blurred, pixels * 9) || !RESERVE(c->depth, pixels) || !RESERVE(c->transmittance, pixels) ||
-            !RESERVE(c->band_loss, pixels))
-            return 0;
+        if (!RESERVE(c->image, pixels * 3) || !RESERVE(c->gradient, pixels * 3)) return 0;
         c->pixel_capacity = pixels;
+    }
+    if ((size_t)c->padded_height > c->row_capacity) {
+        c->row_capacity = 0;
+        if (!RESERVE(c->row_loss, 6 * (size_t)c->padded_height)) return 0;
+        c->row_capacity = (size_t)c->padded_height;
+    }
+    if (with_depth && pixels > c->depth_capacity) {
+        c->depth_capacity = 0;
+        if (!RESERVE(c->depth, pixels) || !RESERVE(c->transmittance, pixels)) return 0;
+        c->depth_capacity = pixels;
     }
     return 1;
 }
 
+/* Room for the pairs that a projection has found; 0 where there is none. */
+static int make_room_for_pairs(context *c, int64_t pairs) {
+    size_t capacity = (size_t)pairs + (size_t)pairs / 4 + 1024;
+    c->pair_capacity = 0;
+    if (!RESERVE(c->touches, capacity) || !RESERVE(c->entries, capacity) ||
+        !RESERVE(c->pair_gradients, capacity * PAIR_FLOATS))
+        return 0;
+    c->pair_capacity = capacity;
+    return 1;
+}
+
+static int project(context *c, const float *model) {
+    project_work work = {c, model};
+    for (;;) {
+        atomic_store(&c->slots, 0);
+        atomic_store(&c->out_of_memory, 0);
+        pool_run(&c->pool, project_block, &work, (c->count + BLOCK - 1) / BLOCK);
+        int64_t pairs = atomic_load(&c->slots);
+        if (atomic_load(&c->out_of_memory) || pairs > INT32_MAX) return 0;
+        if (pairs <= (int64_t)c->pair_capacity) return 1;
+        if (!make_room_for_pairs(c, pairs)) return 0;
+    }
+}
+
 /* Render into the context. With depth, the sums of weight times z and what light is left are kept as well. */
-EXPORTED int splat_forward(context *c, const float *model, int64_t count, int64_t stride, const view *v, int with_depth) {
-    if (!make_room(c, (size_t)count, v)) return 0;
+EXPORTED int splat_forward(context *c, const float *model, int64_t count, const view *v, int with_depth) {
+    double start = now();
+    unsigned before = flush_denormals();
     c->view = *v;
     c->count = (int32_t)count;
-    project_work work = {c, model, (size_t)stride};
-    pool_run(&c->pool, project_block, &work, (c->count + BLOCK - 1) / BLOCK);
-    if (!bin(c)) return 0;
-    pool_run(&c->pool, with_depth ? forward_with_depth : forward_plain, c, c->tiles_x * c->tiles_y);
-    return 1;
+    int done = make_room(c, (size_t)count, v, with_depth) && project(c, model);
+    double projected = now();
+    c->seconds[PROJECT] += projected - start;
+    if (done) {
+        bin(c);
+        double binned = now();
+        c->seconds[BIN] += binned - projected;
+        pool_run(&c->pool, with_depth ? forward_with_depth : forward_plain, c, c->tiles_x * c->tiles_y);
+        c->seconds[FORWARD] += now() - binned;
+    }
+    restore_denormals(before);
+    return done;
 }
 
 /* The loss of the context's image against a photo, and its gradient into the context. */
 EXPORTED int splat_loss(context *c, const uint8_t *photo, const uint8_t *mask, float ssim_weight, double *loss) {
-    loss_work work = {c, photo, mask, ssim_weight, 0};
-    size_t pixels = (size_t)c->view.width * (size_t)c->view.height;
-    for (size_t i = 0; i < pixels; i++) work.counted += mask ? mask[i] != 0 : 1;
-    *loss = 0;
-    if (work.counted == 0) {
-        memset(c->gradient, 0, plane(c) * 3 * sizeof *c->gradient);
-        return 1;
-    }
-    int items = 3 * c->padded_height / BAND;
-    pool_run(&c->pool, photo_row, &work, c->padded_height);
-    pool_run(&c->pool, ssim_band, &work, items);
-    pool_run(&c->pool, gradient_band, &work, items);
-    double similarity = 0, difference = 0;
-    for (int i = 0; i < items; i++) similarity += c->band_loss[2 * i], difference += c->band_loss[2 * i + 1];
-    if (isinf(similarity)) return 0;
-    similarity /= 3 * work.counted, difference /= 3 * work.counted;
-    *loss = (1 - ssim_weight) * difference + ssim_weight * (1 - similarity);
-    return 1;
+    double start = now();
+    unsigned before = flush_denormals();
+    int done = make_room_for_lines(c);
+    if (done) *loss = loss_of(c, photo, mask, ssim_weight);
+    restore_denormals(before);
+    c->seconds[LOSS] += now() - start;
+    return done;
 }
 
 /* From the context's image gradient to the parameters: Adam's step in place, or the gradients alone. */
-EXPORTED int splat_update(context *c, float *model, float *moment, float *square, float *gradients, float *activity,
-                          int64_t stride, const optimiser *o) {
+EXPORTED void splat_update(context *c, float *model, float *gradients, const optimiser *o) {
+    double start = now();
+    unsigned before = flush_denormals();
     pool_run(&c->pool, backward_tile, c, c->tiles_x * c->tiles_y);
-    update_work work = {c, model, moment, square, gradients, activity, (size_t)stride, o};
+    double back = now();
+    update_work work = {c, model, gradients, o};
     pool_run(&c->pool, update_block, &work, (c->count + BLOCK - 1) / BLOCK);
-    return 1;
+    restore_denormals(before);
+    c->seconds[BACKWARD] += back - start;
+    c->seconds[UPDATE] += now() - back;
 }
+
+/* Seconds spent in each stage since the context was opened. */
+EXPORTED void splat_seconds(const context *c, double seconds[STAGES]) { memcpy(seconds, c->seconds, sizeof c->seconds); }
 
 /* What the last forward pass and loss left, without padding: image and gradient [3][height][width], the others
  * [height][width]. Pointers may be NULL. set_gradient goes the other way, for tests of the backward pass alone. */
@@ -154,7 +209,7 @@ EXPORTED void splat_counts(const context *c, int64_t counts[2]) {
 EXPORTED void splat_projected(const context *c, float *out) {
     for (int32_t g = 0; g < c->count; g++, out += 11) {
         const splat *s = &c->splats[g];
-        int drawn = c->tiles_touched[g] > 0;
+        int drawn = c->spans[g].count > 0;
         float values[11] = {s->x, s->y, s->a, s->b, s->c, exp2f(s->top), s->red, s->green, s->blue, s->depth, 1};
         if (drawn) memcpy(out, values, sizeof values);
         else memset(out, 0, sizeof values);

@@ -16,10 +16,8 @@ typedef struct {
 
 typedef struct {
     context *context;
-    float *model, *moment, *square; /* [59][stride] */
-    float *gradients;               /* [59][stride] where they are wanted instead of a step, else NULL */
-    float *activity;                /* [2][stride] where wanted: adds |gradient of the centre| in view units, and 1 */
-    size_t stride;
+    float *model;     /* [blocks][RECORD][16] */
+    float *gradients; /* [blocks][ROWS][16] where they are wanted instead of a step, else NULL */
     const optimiser *optimiser;
 } update_work;
 
@@ -38,8 +36,8 @@ static float noise_of(uint64_t bits) {
 }
 
 /* dL/dparameter of LANES Gaussians, [59][LANES]; zero where they are not visible. */
-INLINE void gradients_of(const view *v, const footprint *f, vf sum[9], vi clamped[3], const float *model, size_t stride,
-                         size_t at, vf out[ROWS]) {
+INLINE void gradients_of(const view *v, const footprint *f, vf sum[9], vi clamped[3], const float *from,
+                         vf out[ROWS]) {
     vf a = f->yy / f->determinant, b = -f->xy / f->determinant, c = f->xx / f->determinant;
     vf by_x = a * sum[1] + b * sum[2], by_y = b * sum[1] + c * sum[2];
     vf by_a = -0.5f * sum[3], by_b = -sum[4], by_c = -0.5f * sum[5];
@@ -101,16 +99,15 @@ INLINE void gradients_of(const view *v, const footprint *f, vf sum[9], vi clampe
     harmonics(v->degree, f->direction, basis);
     int terms = (v->degree + 1) * (v->degree + 1);
     for (int channel = 0; channel < 3; channel++) by_colour[channel] = keep(~clamped[channel], sum[6 + channel]);
-    for (int k = 0; k < 16; k++)
-        for (int channel = 0; channel < 3; channel++)
-            out[HARMONIC + 3 * k + channel] = k < terms ? basis[k] * by_colour[channel] : all(0);
+    for (int k = 0; k < terms; k++)
+        for (int channel = 0; channel < 3; channel++) out[HARMONIC + 3 * k + channel] = basis[k] * by_colour[channel];
     for (int i = 0; i < 3; i++) by_direction[i] = all(0);
     if (v->degree > 0) {
         vf s[16]; /* how much the colour's gradient wants of each basis function */
         for (int k = 1; k < terms; k++) {
             s[k] = all(0);
             for (int channel = 0; channel < 3; channel++)
-                s[k] += by_colour[channel] * load(model + (size_t)(HARMONIC + 3 * k + channel) * stride + at);
+                s[k] += by_colour[channel] * load(from + (HARMONIC + 3 * k + channel) * GROUP);
         }
         vf dx = f->direction[0], dy = f->direction[1], dz = f->direction[2];
         by_direction[0] = -0.48860251f * s[3];
@@ -142,93 +139,124 @@ INLINE void gradients_of(const view *v, const footprint *f, vf sum[9], vi clampe
     out[OPACITY] = by_log_opacity * (1.0f - f->opacity);
 }
 
-static void update_block(void *argument, int block) {
+/* The sums over its tiles of LANES Gaussians from `at` on, and which of them were shown; 0 where none was. */
+static int gather(const context *c, int32_t at, int32_t end, vf sum[9], vi *visible, vi clamped[3]) {
+    float sums[9][LANES];
+    int32_t shown[LANES] = {0}, clamp[3][LANES];
+    int any = 0;
+    memset(sums, 0, sizeof sums);
+    memset(clamp, 0, sizeof clamp);
+    for (int lane = 0; lane < LANES && at + lane < end; lane++) {
+        int32_t g = at + lane, touched = c->spans[g].count;
+        if (!touched) continue;
+        any = 1;
+        shown[lane] = -1;
+        for (int channel = 0; channel < 3; channel++) clamp[channel][lane] = -(c->clamped[g] >> channel & 1);
+        const float *from = c->pair_gradients + (size_t)c->spans[g].first * PAIR_FLOATS;
+        v4 one = {0}, two = {0}, three = {0}, part;
+        for (int32_t k = 0; k < touched; k++, from += PAIR_FLOATS) {
+            memcpy(&part, from, 16);
+            one += part;
+            memcpy(&part, from + 4, 16);
+            two += part;
+            memcpy(&part, from + 8, 16);
+            three += part;
+        }
+        for (int i = 0; i < 4; i++) sums[i][lane] = one[i], sums[4 + i][lane] = two[i];
+        sums[8][lane] = three[0];
+    }
+    memcpy(sum, sums, sizeof sums);
+    memcpy(visible, shown, sizeof shown);
+    memcpy(clamped, clamp, sizeof clamp);
+    return any;
+}
+
+/* A decayed mean, or what it was where the Gaussian sits this step out. */
+INLINE vf decayed(float decay, vf was, vf now) { return decay * was + (1.0f - decay) * now; }
+
+/* One step of Adam for the rows from `first` to `last`, with moments of their own. */
+INLINE void adam(const optimiser *o, float *from, const vf grads[ROWS], vi visible) {
+    for (int row = 0; row < MOMENTS; row++) {
+        float *value = from + row * GROUP, *first = from + (FIRST + row) * GROUP, *second = from + (SECOND + row) * GROUP;
+        vf m = load(first), s = load(second), was = load(value);
+        vf m_new = decayed(o->first, m, grads[row]), s_new = decayed(o->second, s, grads[row] * grads[row]);
+        vf scale = inverse_root(larger(s_new * o->unbias_second, all(o->epsilon)));
+        vf now = was - o->rate[row] * (m_new * o->unbias_first) * scale;
+        vi good = visible & is_finite(now) & is_finite(m_new) & is_finite(s_new);
+        store(first, choose(good, m_new, m));
+        store(second, choose(good, s_new, s));
+        store(value, choose(good, now, was));
+    }
+}
+
+/* The harmonics above degree 0: 45 numbers that hardly move from step to step. They have no first moment, and one
+ * second moment for all of them, their mean square: two thirds of the bytes that a step would read and write. */
+INLINE void adam_of_harmonics(const optimiser *o, float *from, const vf grads[ROWS], vi visible, int terms) {
+    vf squares = all(0);
+    for (int row = HARMONIC + 3; row < HARMONIC + 3 * terms; row++) squares += grads[row] * grads[row];
+    float *second = from + HARMONIC_SECOND * GROUP;
+    vf s = load(second), s_new = decayed(o->second, s, squares * (1.0f / (float)(3 * terms - 3)));
+    vf scale = inverse_root(larger(s_new * o->unbias_second, all(o->epsilon)));
+    vi good = visible & is_finite(s_new);
+    store(second, choose(good, s_new, s));
+    for (int row = HARMONIC + 3; row < HARMONIC + 3 * terms; row++) {
+        float *value = from + row * GROUP;
+        vf was = load(value), now = was - o->rate[row] * scale * grads[row];
+        store(value, choose(good & is_finite(now), now, was));
+    }
+}
+
+/* 3DGS-MCMC's noise on the means of what is nearly transparent. */
+static void shake(const optimiser *o, float *from, const footprint *f, vi visible, int32_t at, int32_t end) {
+    for (int lane = 0; lane < LANES && at + lane < end; lane++) {
+        /* MCMC's gate sigmoid(-100 (opacity - 0.005)): below 1e-4 from an opacity of 0.1 on */
+        float opacity = f->opacity[lane];
+        if (!visible[lane] || !(opacity < 0.1f)) continue;
+        float gate = 1.0f / (1.0f + expf(100.0f * (opacity - 0.005f))) * o->noise, step[3], inner[3];
+        for (int i = 0; i < 3; i++)
+            step[i] = noise_of(scramble(o->seed + 0x9e3779b97f4a7c15ull * (uint64_t)(3 * (at + lane) + i + 1)));
+        for (int j = 0; j < 3; j++) /* covariance times noise: V V' n */
+            inner[j] = f->spread[j][lane] * step[0] + f->spread[3 + j][lane] * step[1] + f->spread[6 + j][lane] * step[2];
+        for (int i = 0; i < 3; i++) {
+            float *mean = from + (MEAN + i) * GROUP + lane, push = 0;
+            for (int j = 0; j < 3; j++) push += f->spread[3 * i + j][lane] * inner[j];
+            if (isfinite(push)) *mean += gate * push;
+        }
+    }
+}
+
+static void update_block(void *argument, int block, int thread) {
+    (void)thread;
     const update_work *work = argument;
     context *c = work->context;
     const optimiser *o = work->optimiser;
-    size_t stride = work->stride;
+    int terms = (c->view.degree + 1) * (c->view.degree + 1);
     int32_t first = block * BLOCK, end = first + BLOCK < c->count ? first + BLOCK : c->count;
     for (int32_t at = first; at < end; at += LANES) {
-        float sums[9][LANES];
-        int32_t shown[LANES] = {0}, clamp[3][LANES];
-        int any = 0;
-        memset(sums, 0, sizeof sums);
-        memset(clamp, 0, sizeof clamp);
-        for (int lane = 0; lane < LANES && at + lane < end; lane++) {
-            int32_t g = at + lane, touched = c->tiles_touched[g];
-            if (!touched) continue;
-            any = 1;
-            shown[lane] = -1;
-            for (int channel = 0; channel < 3; channel++) clamp[channel][lane] = -(c->clamped[g] >> channel & 1);
-            const float *from = c->pair_gradients + c->slot_first[g] * PAIR_FLOATS;
-            v4 one = {0}, two = {0}, three = {0}, part;
-            for (int32_t k = 0; k < touched; k++, from += PAIR_FLOATS) {
-                memcpy(&part, from, 16);
-                one += part;
-                memcpy(&part, from + 4, 16);
-                two += part;
-                memcpy(&part, from + 8, 16);
-                three += part;
-            }
-            for (int i = 0; i < 4; i++) sums[i][lane] = one[i], sums[4 + i][lane] = two[i];
-            sums[8][lane] = three[0];
-        }
-        if (!any && !work->gradients) continue;
         vi visible, clamped[3];
         vf sum[9], grads[ROWS];
-        memcpy(&visible, shown, sizeof visible);
-        memcpy(clamped, clamp, sizeof clamped);
-        memcpy(sum, sums, sizeof sum);
+        if (!gather(c, at, end, sum, &visible, clamped) && !work->gradients) continue;
+        float *from = work->model + place((size_t)at, RECORD);
         footprint f;
-        footprint_of(&c->view, work->model, stride, (size_t)at, &f);
-        gradients_of(&c->view, &f, sum, clamped, work->model, stride, (size_t)at, grads);
-        for (int row = 0; row < ROWS; row++) {
+        footprint_of(&c->view, from, &f);
+        gradients_of(&c->view, &f, sum, clamped, from, grads);
+        for (int row = 0; row < HARMONIC + 3 * terms; row++)
             visible &= is_finite(grads[row]); /* a Gaussian without a finite gradient sits this step out */
-        }
-        if (work->activity) {
-            float *activity = work->activity + at;
-            vf x = grads[MEAN], y = grads[MEAN + 1], z = grads[MEAN + 2];
-            /* per unit of viewing angle: independent of how far away it is and of the photo's size */
-            vf slope = root(x * x + y * y + z * z) * absolute(f.camera[2]);
-            store(activity, load(activity) + keep(visible, slope));
-            store(activity + stride, load(activity + stride) + keep(visible, all(1)));
-        }
         if (work->gradients) {
-            for (int row = 0; row < ROWS; row++)
-                store(work->gradients + (size_t)row * stride + (size_t)at, keep(visible, grads[row]));
+            float *to = work->gradients + place((size_t)at, ROWS);
+            for (int row = 0; row < HARMONIC + 3 * terms; row++) store(to + row * GROUP, keep(visible, grads[row]));
             continue;
         }
+        vf x = grads[MEAN], y = grads[MEAN + 1], z = grads[MEAN + 2];
+        /* per unit of viewing angle: independent of how far away it is and of the photo's size */
+        vf slope = root(x * x + y * y + z * z) * absolute(f.camera[2]);
+        store(from + ACTIVITY * GROUP, load(from + ACTIVITY * GROUP) + keep(visible, slope));
+        store(from + SEEN * GROUP, load(from + SEEN * GROUP) + keep(visible, all(1)));
         grads[OPACITY] += o->opacity_weight / (float)c->count * f.opacity * (1.0f - f.opacity);
         for (int j = 0; j < 3; j++) grads[SCALE + j] += o->scale_weight / (3.0f * (float)c->count) * f.scale[j];
-        int terms = (c->view.degree + 1) * (c->view.degree + 1);
-        for (int row = 0; row < HARMONIC + 3 * terms; row++) {
-            size_t here = (size_t)row * stride + (size_t)at;
-            vf m = load(work->moment + here), s = load(work->square + here), was = load(work->model + here);
-            vf m_new = o->first * m + (1.0f - o->first) * grads[row];
-            vf s_new = o->second * s + (1.0f - o->second) * grads[row] * grads[row];
-            vf step = o->rate[row] * (m_new * o->unbias_first) / (root(s_new * o->unbias_second) + o->epsilon);
-            vf now = was - step;
-            vi good = visible & is_finite(now) & is_finite(m_new) & is_finite(s_new);
-            store(work->moment + here, choose(good, m_new, m));
-            store(work->square + here, choose(good, s_new, s));
-            store(work->model + here, choose(good, now, was));
-        }
-        if (o->noise > 0)
-            for (int lane = 0; lane < LANES && at + lane < end; lane++) {
-                /* MCMC's gate sigmoid(-100 (opacity - 0.005)): below 1e-4 from an opacity of 0.1 on */
-                float opacity = f.opacity[lane];
-                if (!visible[lane] || !(opacity < 0.1f)) continue;
-                float gate = 1.0f / (1.0f + expf(100.0f * (opacity - 0.005f))) * o->noise, step[3], inner[3];
-                for (int i = 0; i < 3; i++)
-                    step[i] = noise_of(scramble(o->seed + 0x9e3779b97f4a7c15ull * (uint64_t)(3 * (at + lane) + i + 1)));
-                for (int j = 0; j < 3; j++) /* covariance times noise: V V' n */
-                    inner[j] = f.spread[j][lane] * step[0] + f.spread[3 + j][lane] * step[1] + f.spread[6 + j][lane] * step[2];
-                for (int i = 0; i < 3; i++) {
-                    float *mean = work->model + (size_t)(MEAN + i) * stride + (size_t)(at + lane), push = 0;
-                    for (int j = 0; j < 3; j++) push += f.spread[3 * i + j][lane] * inner[j];
-                    if (isfinite(push)) *mean += gate * push;
-                }
-            }
+        adam(o, from, grads, visible);
+        if (terms > 1) adam_of_harmonics(o, from, grads, visible, terms);
+        if (o->noise > 0) shake(o, from, &f, visible, at, end);
     }
 }
 

@@ -55,17 +55,28 @@ INLINE vf root(vf a) {
     return a;
 }
 
-/* 2^x for x in [-126, 126], relative error below 4e-6: the integer part goes into the exponent's bits, the
- * rest, in [-1/2, 1/2], through a polynomial of degree 4 that is best in relative error (Remez). */
-INLINE vf exp2_fast(vf x) {
+/* 2^x for x in [-126, 126], relative error below 3e-7: the integer part goes into the exponent's bits, the rest,
+ * in [-1/2, 1/2], through the series of degree 6. */
+INLINE vf exp2_of(vf x) {
     vf shifted = x + 12582912.0f; /* 1.5 * 2^23: the sum's low bits are the nearest integer */
     vf f = x - (shifted - 12582912.0f);
-    vf p = all(9.570069e-3f);
-    p = p * f + 5.591781e-2f;
-    p = p * f + 2.4024745e-1f;
-    p = p * f + 6.9312182e-1f;
-    p = p * f + 9.9999926e-1f;
+    vf p = all(1.5403530e-4f);
+    p = p * f + 1.3333558e-3f;
+    p = p * f + 9.6181291e-3f;
+    p = p * f + 5.5504109e-2f;
+    p = p * f + 2.4022651e-1f;
+    p = p * f + 6.9314718e-1f;
+    p = p * f + 1.0f;
     return (vf)((vu)p + ((vu)shifted << 23));
+}
+
+/* 1 / sqrt(x) for x from 1e-37 to 1e37, relative error below 5e-6: a guess from the exponent's bits, then Newton's
+ * step twice. A root and a division cost three times as much. */
+INLINE vf inverse_root(vf x) {
+    vf y = (vf)(0x5f375a86 - ((vi)x >> 1));
+    vf half = 0.5f * x;
+    y = y * (1.5f - half * y * y);
+    return y * (1.5f - half * y * y);
 }
 
 /* e^x, relative error below 1e-6; x is brought into [-87, 87] first, a NaN becomes e^-87. */
