@@ -636,6 +636,13 @@ static void fuzz_deny(void) {
     fuzz_close(&small), fuzz_close(&large), fuzz_close(&empty);
 }
 
+static void fuzz_clock(const context *c) {
+    double seconds[STAGES];
+    splat_seconds(c, seconds);
+    for (int stage = 0; stage < STAGES; stage++)
+        if (!(seconds[stage] >= 0 && isfinite(seconds[stage]))) fuzz_fail("stage %d took %g s", stage, seconds[stage]);
+}
+
 /* Before anything was rendered there is an image of no pixels. */
 static void fuzz_unused(void) {
     context *c = fuzz_open(1 + fuzz_below(4));
@@ -643,6 +650,7 @@ static void fuzz_unused(void) {
     snprintf(fuzz_doing, sizeof fuzz_doing, "a context that has rendered nothing");
     splat_counts(c, counts);
     if (counts[0] || counts[1]) fuzz_fail("counts are %lld and %lld", (long long)counts[0], (long long)counts[1]);
+    fuzz_clock(c);
     splat_projected(c, NULL);
     splat_take(c, NULL, NULL, NULL, NULL);
     splat_close(c);
@@ -673,6 +681,7 @@ int main(int arguments, char **argument) {
     uint64_t seed = strtoull(argument[1], NULL, 10);
     int rounds = atoi(argument[2]);
     fuzz_many = atoll(argument[3]);
+    if (splat_level() < 0 || splat_level() > 2) fuzz_fail("the processor's level is %d", splat_level());
     context *contexts[4]; /* of 1 to 4 threads, each used again and again for scenes and images that grow and shrink */
     for (int i = 0; i < 4; i++) contexts[i] = fuzz_open(i + 1);
     for (int round = 0; round < rounds; round++) {
@@ -688,7 +697,10 @@ int main(int arguments, char **argument) {
         if (round % 16 == 0) fuzz_side_by_side(&f);
         fuzz_close(&f);
     }
-    for (int i = 0; i < 4; i++) splat_close(contexts[i]);
+    for (int i = 0; i < 4; i++) {
+        fuzz_clock(contexts[i]);
+        splat_close(contexts[i]);
+    }
     fuzz_state = seed << 32 | UINT32_MAX;
     fuzz_unused();
     fuzz_deny();

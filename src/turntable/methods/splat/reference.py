@@ -199,7 +199,7 @@ def project(model: np.ndarray, view: ViewStruct) -> Projection:
         inverse = (inverse / determinant[:, None]).reshape(-1, 2, 2)
         focal, principal = np.array([view.fx, view.fy]), np.array([view.cx, view.cy])
         centre = focal * g["camera"][:, :2] / g["camera"][:, 2:] + principal
-        opacity = 1 / (1 + np.exp(-model[OPACITY]))
+        opacity = np.minimum(1 / (1 + np.exp(-model[OPACITY])), ALPHA_MOST)
         if view.filter:
             opacity = opacity * coverage(bare)
         terms = (view.degree + 1) ** 2
@@ -266,15 +266,14 @@ def project_back(model: np.ndarray, view: ViewStruct, projection: Projection, by
         radial = (by_direction * g["direction"]).sum(1, keepdims=True)
         by_mean = by_camera @ rotation + (by_direction - radial * g["direction"]) / g["distance"]
         out[MEAN] = by_mean.T
-        out[OPACITY] = by.log_opacity / (1 + np.exp(model[OPACITY]))
+        free = 1 / (1 + np.exp(-model[OPACITY])) < ALPHA_MOST
+        out[OPACITY] = by.log_opacity / (1 + np.exp(model[OPACITY])) * free
     out[:, ~projection.drawn] = 0
     return out
 
 
 def _alphas(projection: Projection, view: ViewStruct) -> tuple[np.ndarray, ...]:
-    """Over Gaussians front to back and pixels: order [n], offset [n, P, 2], alpha, light before each, free
-    (not held).
-    """
+    """Over Gaussians front to back and pixels: order [n], offset [n, P, 2], alpha, light before each, light left."""
     order = np.flatnonzero(projection.drawn)
     order = order[np.argsort(projection.depth[order], kind="stable")]
     rows, columns = np.mgrid[: view.height, : view.width] + 0.5
@@ -282,19 +281,19 @@ def _alphas(projection: Projection, view: ViewStruct) -> tuple[np.ndarray, ...]:
     offset = pixels[None] - projection.centre[order, None]
     power = -0.5 * np.einsum("npi,nij,npj->np", offset, projection.inverse[order], offset)
     raw = projection.opacity[order, None] * np.exp(power)
-    alpha = np.where(raw >= ALPHA_LEAST, np.minimum(raw, ALPHA_MOST), 0)
+    alpha = np.where(raw >= ALPHA_LEAST, raw, 0)
     before = np.empty_like(alpha)
     left = np.ones(len(pixels))
     for i in range(len(order)):
         before[i] = left
         alpha[i] *= left > TRANSMITTANCE_LEAST
         left = left * (1 - alpha[i])
-    return order, offset, alpha, before, raw < ALPHA_MOST, left
+    return order, offset, alpha, before, left
 
 
 def rasterise(projection: Projection, view: ViewStruct) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image ``[H, W, 3]``, mean depth ``[H, W]`` (0 where nothing is), opacity ``[H, W]``."""
-    order, _, alpha, before, _, left = _alphas(projection, view)
+    order, _, alpha, before, left = _alphas(projection, view)
     weight = alpha * before
     image = np.einsum("np,nc->pc", weight, projection.colour[order]) + left[:, None] * np.array(
         view.background[:]
@@ -308,7 +307,7 @@ def rasterise(projection: Projection, view: ViewStruct) -> tuple[np.ndarray, np.
 
 def rasterise_back(projection: Projection, view: ViewStruct, by_image: np.ndarray) -> Splats:
     """The gradients with respect to a projection, given ``[H, W, 3]`` with respect to the image."""
-    order, offset, alpha, before, free, left = _alphas(projection, view)
+    order, offset, alpha, before, left = _alphas(projection, view)
     by_pixel = by_image.reshape(-1, 3)
     shade = projection.colour[order] @ by_pixel.T
     weight = alpha * before
@@ -317,7 +316,7 @@ def rasterise_back(projection: Projection, view: ViewStruct, by_image: np.ndarra
     for i in reversed(range(len(order))):
         by_alpha[i] = before[i] * shade[i] - behind / (1 - alpha[i])
         behind = behind + weight[i] * shade[i]
-    by_power = by_alpha * alpha * free
+    by_power = by_alpha * alpha
     count = len(projection.depth)
     out = Splats(np.zeros((count, 2)), np.zeros((count, 2, 2)), np.zeros(count), np.zeros((count, 3)))
     out.log_opacity[order] = by_power.sum(1)

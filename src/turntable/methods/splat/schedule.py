@@ -41,12 +41,12 @@ def rates(fraction: float, extent: float, factor: float) -> np.ndarray:
         factor: on all of them.
     """
     values = np.zeros(ROWS, np.float32)
-    values[MEAN] = 1.6e-4 * extent * 0.01**fraction
+    values[MEAN] = 4.8e-4 * extent * 0.01**fraction
     values[SCALE] = 5e-3
     values[QUATERNION] = 1e-3
     values[OPACITY] = 5e-2
-    values[HARMONIC] = 2.5e-3 / 20
-    values[HARMONIC.start : HARMONIC.start + 3] = 2.5e-3
+    values[HARMONIC] = 5e-4
+    values[HARMONIC.start : HARMONIC.start + 3] = 5e-3
     return values * np.float32(factor)
 
 

@@ -14,7 +14,7 @@ typedef struct { /* everything between a Gaussian's parameters and its splat, ke
     vf spread[9];              /* V = turn diag(scale) */
     vf axes[6];                /* B = M V: [2][3]; projected covariance is B B' + dilation */
     vf xx, xy, yy, determinant, bare_determinant;
-    vf opacity, coverage;      /* sigmoid; sqrt of the determinants' ratio, or 1 */
+    vf opacity, coverage;      /* sigmoid, at most 0.99; sqrt of the determinants' ratio, or 1 */
     vf direction[3], inverse_distance;
 } footprint;
 
@@ -96,7 +96,7 @@ INLINE void footprint_of(const view *v, const float *from, footprint *f) {
     f->xx += DILATION;
     f->yy += DILATION;
     f->determinant = f->xx * f->yy - f->xy * f->xy;
-    f->opacity = 1.0f / (1.0f + exp_exact(-load(from + OPACITY * GROUP)));
+    f->opacity = smaller(1.0f / (1.0f + exp_exact(-load(from + OPACITY * GROUP))), all(ALPHA_MOST));
     f->coverage = all(1);
     if (v->filter) f->coverage = root(larger(f->bare_determinant / f->determinant, all(2.5e-5f)));
 

@@ -1,7 +1,7 @@
 /* Rasterisation of one tile, forward and backward; a lane is a pixel of a tile's row.
  *
  * Forward: C = Σ colour_i alpha_i T_i + T background, T_i the product of (1 - alpha_j) of what lies before i.
- * A splat counts at a pixel where alpha ≥ 1/255 and T_i > 1e-4; alpha is at most 0.99.
+ * A splat counts at a pixel where alpha ≥ 1/255 and T_i > 1e-4; alpha is at most 0.99, for opacity is.
  * Backward, front to back again: with g = dL/dC, d L/d alpha_i = T_i colour_i·g - rest / (1 - alpha_i), where the
  * scalar rest is C·g less the share of i and of all before it.
  *
@@ -47,7 +47,7 @@ INLINE void next_row(const splat *s, slope *p) {
 /* alpha as it counts: 0 below 1/255 and where no light is left. */
 INLINE vf counted(vf alpha, vf left) {
     vi counts = (vi)(alpha >= ALPHA_LEAST) & (vi)(left > TRANSMITTANCE_LEAST);
-    return keep(counts, smaller(alpha, all(ALPHA_MOST)));
+    return keep(counts, alpha);
 }
 
 static void columns_of(vf columns[ROW], int32_t tile_x) {
@@ -171,13 +171,33 @@ INLINE void take_share(const splat *s, const slope *p, graded_row *row, vf dy, s
         sum->red[j] += weight * row->red[j];
         sum->green[j] += weight * row->green[j];
         sum->blue[j] += weight * row->blue[j];
-        /* d alpha / d power is alpha, unless alpha was held at 0.99 */
-        vf by_power = keep((vi)(p->alpha[j] < ALPHA_MOST), lit - alpha * rest / (1.0f - alpha));
+        vf by_power = lit - alpha * rest / (1.0f - alpha);
         vf by_y = by_power * dy;
         sum->power[j] += by_power;
         sum->power_y[j] += by_y;
         sum->power_yy[j] += by_y * dy;
     }
+}
+
+/* The sums over lanes: of power, and of it times x, y, x², xy, y²; red, green, blue. */
+INLINE void keep_share(const share *sum, const vf dx[ROW], float *to) {
+    vf of[9];
+    for (int j = 0; j < ROW; j++) {
+        vf x = sum->power[j] * dx[j];
+        vf part[9] = {sum->power[j], x, sum->power_y[j], x * dx[j], sum->power_y[j] * dx[j], sum->power_yy[j],
+                      sum->red[j], sum->green[j], sum->blue[j]};
+        for (int i = 0; i < 9; i++) of[i] = j ? of[i] + part[i] : part[i];
+    }
+#if LANES == 8
+    vf eight = totals8(of);
+    memcpy(to, &eight, 32);
+#else
+    v4 one = totals(of[0], of[1], of[2], of[3]), two = totals(of[4], of[5], of[6], of[7]);
+    memcpy(to, &one, 16);
+    memcpy(to + 4, &two, 16);
+#endif
+    v4 three = {total(of[8]), 0, 0, 0};
+    memcpy(to + 8, &three, 16);
 }
 
 static void backward_tile(void *argument, int tile, int thread) {
@@ -209,7 +229,8 @@ static void backward_tile(void *argument, int tile, int thread) {
         vf dx[ROW];
         for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;
         share sum;
-        memset(&sum, 0, sizeof sum);
+        for (int j = 0; j < ROW; j++)
+            sum.power[j] = sum.power_y[j] = sum.power_yy[j] = sum.red[j] = sum.green[j] = sum.blue[j] = all(0);
         float dy = (float)(ty * TILE_Y + entries[k].first) + 0.5f - s->y;
         for (int32_t row = entries[k].first, last = entries[k].last; row <= last;) {
             int32_t stop = row + STRETCH <= last + 1 ? row + STRETCH : last + 1;
@@ -226,19 +247,7 @@ static void backward_tile(void *argument, int tile, int thread) {
                 }
             }
         }
-        vf x = all(0), xx = all(0), xy = all(0), all_of = all(0), y = all(0), yy = all(0);
-        vf r = all(0), g = all(0), b = all(0);
-        for (int j = 0; j < ROW; j++) {
-            vf first_moment = sum.power[j] * dx[j];
-            all_of += sum.power[j], x += first_moment, xx += first_moment * dx[j];
-            y += sum.power_y[j], xy += sum.power_y[j] * dx[j], yy += sum.power_yy[j];
-            r += sum.red[j], g += sum.green[j], b += sum.blue[j];
-        }
-        float *to = c->pair_gradients + (size_t)entries[k].slot * PAIR_FLOATS;
-        v4 one = totals(all_of, x, y, xx), two = totals(xy, yy, r, g), three = {total(b), 0, 0, 0};
-        memcpy(to, &one, 16);
-        memcpy(to + 4, &two, 16);
-        memcpy(to + 8, &three, 16);
+        keep_share(&sum, dx, c->pair_gradients + (size_t)entries[k].slot * PAIR_FLOATS);
     }
     for (; k < count; k++) memset(c->pair_gradients + (size_t)entries[k].slot * PAIR_FLOATS, 0, PAIR_FLOATS * 4);
 }

@@ -14,7 +14,7 @@
 #define BLOCK 256 /* Gaussians that one task projects or updates */
 #define TILE_X (LANES > 8 ? LANES : 8) /* px: a tile's row is one register, two where they hold four floats */
 #ifndef TILE_Y
-#define TILE_Y 32 /* px: what is kept for a tile's pixels fits into 32 KB, and a Gaussian touches few tiles */
+#define TILE_Y 64 /* px: what is kept for a tile's pixels fits into 32 KB, and a Gaussian touches few tiles */
 #endif
 #define ROW (TILE_X / LANES) /* vectors in a tile's row */
 #define PAIR_FLOATS 12 /* gradient of one Gaussian in one tile: 9 used, padded to three vectors of four */

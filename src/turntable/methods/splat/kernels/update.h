@@ -136,7 +136,7 @@ INLINE void gradients_of(const view *v, const footprint *f, vf sum[9], vi clampe
     for (int j = 0; j < 3; j++)
         out[MEAN + j] = R[j] * by_camera[0] + R[3 + j] * by_camera[1] + R[6 + j] * by_camera[2] +
                         (by_direction[j] - radial * f->direction[j]) * f->inverse_distance;
-    out[OPACITY] = by_log_opacity * (1.0f - f->opacity);
+    out[OPACITY] = keep((vi)(f->opacity < ALPHA_MOST), by_log_opacity * (1.0f - f->opacity));
 }
 
 /* The sums over its tiles of LANES Gaussians from `at` on, and which of them were shown; 0 where none was. */

@@ -124,8 +124,24 @@ INLINE float total(vf v) { return total4(fold(v)); }
 
 #if defined(__clang__) || __GNUC__ >= 12
 #define SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#define SHUFFLE8(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
 #define SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, (i4){i, j, k, l})
+#define SHUFFLE8(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
+
+#if LANES == 8
+/* The totals of eight vectors, as one: halves of two are added side by side, then pairs, then neighbours. */
+INLINE vf totals8(const vf v[8]) {
+    vf half[4], quarter[2];
+    for (int i = 0; i < 4; i++)
+        half[i] = SHUFFLE8(v[i], v[i + 4], 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE8(v[i], v[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    for (int i = 0; i < 2; i++)
+        quarter[i] = SHUFFLE8(half[2 * i], half[2 * i + 1], 0, 2, 8, 10, 4, 6, 12, 14) +
+                     SHUFFLE8(half[2 * i], half[2 * i + 1], 1, 3, 9, 11, 5, 7, 13, 15);
+    return SHUFFLE8(quarter[0], quarter[1], 0, 2, 8, 10, 4, 6, 12, 14) +
+           SHUFFLE8(quarter[0], quarter[1], 1, 3, 9, 11, 5, 7, 13, 15);
+}
 #endif
 
 /* The four totals of four vectors, as one vector of four. */
