@@ -355,7 +355,7 @@ static void fuzz_image_gradient(fuzz_case *f) {
     if (kind < 4) return;
     size_t values = fuzz_pixels(f) * 3;
     f->by_image = fuzz_room(values * sizeof(float));
-    float factor = kind == 4 ? expf(fuzz_between(-87, 87)) : 1;
+    float factor = kind == 4 ? expf(fuzz_below(2) ? fuzz_between(-87, 87) : fuzz_between(40, 80)) : 1;
     for (size_t i = 0; i < values; i++) f->by_image[i] = kind == 7 ? fuzz_hostile() : factor * fuzz_normal();
     if (kind == 6) f->by_image[fuzz_below((int)values)] = fuzz_hostile();
 }
@@ -460,7 +460,9 @@ static void fuzz_check(const fuzz_case *f, const fuzz_result *r) {
     for (int64_t g = 0; g < f->count; g++) {
         const float *p = r->projected + 11 * g;
         if (p[10] != 0 && p[10] != 1) fuzz_fail("drawn is %g of Gaussian %lld", (double)p[10], (long long)g);
-        if (p[10] == 1) fuzz_finite("a drawn Gaussian's projection", p, 11);
+        if (p[10] == 0) continue;
+        fuzz_finite("a drawn Gaussian's projection", p, 11);
+        if (!(p[9] > v->near)) fuzz_fail("Gaussian %lld at %g is not beyond the near plane", (long long)g, (double)p[9]);
     }
     for (int channel = 0; channel < 3; channel++)
         if (isfinite(v->background[channel]))
@@ -632,7 +634,8 @@ static void fuzz_deny(void) {
     snprintf(fuzz_doing, sizeof fuzz_doing, "memory and threads denied");
     for (int warm = 0; warm < 4; warm++)
         fuzz_denied(cases[warm], cases[1 + fuzz_below(3)], cases[1 + fuzz_below(3)], 1 + fuzz_below(4));
-    fuzz_denied(&small, &large, &empty, 2);
+    fuzz_denied(&small, &large, &small, 2);
+    fuzz_denied(NULL, &large, &empty, 2);
     fuzz_close(&small), fuzz_close(&large), fuzz_close(&empty);
 }
 

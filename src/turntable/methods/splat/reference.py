@@ -266,8 +266,8 @@ def project_back(model: np.ndarray, view: ViewStruct, projection: Projection, by
         radial = (by_direction * g["direction"]).sum(1, keepdims=True)
         by_mean = by_camera @ rotation + (by_direction - radial * g["direction"]) / g["distance"]
         out[MEAN] = by_mean.T
-        free = 1 / (1 + np.exp(-model[OPACITY])) < ALPHA_MOST
-        out[OPACITY] = by.log_opacity / (1 + np.exp(model[OPACITY])) * free
+        # an opacity that is held at 0.99 is treated as if it were free, so that it may fall again
+        out[OPACITY] = by.log_opacity * (1 - np.minimum(1 / (1 + np.exp(-model[OPACITY])), ALPHA_MOST))
     out[:, ~projection.drawn] = 0
     return out
 
@@ -395,6 +395,7 @@ def adam(records: np.ndarray, gradient: np.ndarray, rates: np.ndarray, step: int
     out[SECOND:HARMONIC_SECOND] = 0.999 * records[SECOND:HARMONIC_SECOND] + 0.001 * own**2
     change = out[FIRST:SECOND] / (1 - 0.9**step) / np.sqrt(np.maximum(out[SECOND:HARMONIC_SECOND] * unbias, 1e-30))
     out[:MOMENTS] -= rates[:MOMENTS, None] * change
+    out[OPACITY] = np.minimum(out[OPACITY], np.log(ALPHA_MOST / (1 - ALPHA_MOST)))
     if degree:
         used = slice(MOMENTS, HARMONIC.start + 3 * (degree + 1) ** 2)
         mean_square = (gradient[used] ** 2).mean(0)

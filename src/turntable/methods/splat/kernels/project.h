@@ -131,33 +131,35 @@ INLINE int32_t floor_of(float x, float least, float most) { /* within bounds, wh
     return (int32_t)floorf(x < least ? least : x > most ? most : x);
 }
 
-/* Rows of pixels, from first to last, that the ellipse of alpha = 1/255 may reach in each column of tiles from
- * `from` on: [LANES]. Where it reaches none, last < first.
- *
- * With u across and w down from the centre, c w² + 2 b u w + a u² = r is w = -(b/c) u ± sqrt(r/c - u² det/c²); it is
- * highest at u = ±sqrt(r a / det) b / a. A hundredth of a pixel is added for rounding. */
-static void rows_of(const splat *s, float reach, int32_t from, int32_t height, int32_t first[LANES], int32_t last[LANES]) {
-    float slope = -s->b / s->c, determinant = (float)((double)s->a * s->c - (double)s->b * s->b);
-    float most = reach / s->c, bend = determinant / (s->c * s->c), lean = -s->b / s->a * s->high;
+/* The ellipse of alpha = 1/255 around a centre. With u across and w down from there, and r the squared extent in
+ * standard deviations, c w² + 2 b u w + a u² = r is w = slope u ± sqrt(most - bend u²), slope = -b/c, most = r/c,
+ * bend = det/c²; it is lowest in the picture at u = lean = -(b/a) high and highest at -lean. */
+typedef struct {
+    float slope, most, bend, lean;
+} ellipse;
+
+/* Rows of pixels, from first to last, that the ellipse may reach in each column of tiles from `from` on: [LANES].
+ * Where it reaches none, last < first. A hundredth of a pixel is added for rounding. */
+INLINE void rows_of(const splat *s, const ellipse *e, int32_t from, int32_t height, int32_t first[LANES], int32_t last[LANES]) {
     vf index;
-    for (int i = 0; i < LANES; i++) index[i] = (float)i;
-    vf low = ((float)from + index) * (float)TILE_X + (0.5f - s->x), high = low + (float)(TILE_X - 1);
-    vf up = smaller(larger(all(lean), low), high), down = smaller(larger(all(-lean), low), high);
-    vf under_up = most - bend * up * up, under_down = most - bend * down * down;
-    vf bottom = s->y + slope * up + root(larger(under_up, all(0))) - 0.49f;
-    vf top = s->y + slope * down - root(larger(under_down, all(0))) - 0.51f;
+    for (int i = 0; i < LANES; i++) index[i] = (float)(i * TILE_X);
+    vf low = index + ((float)(from * TILE_X) + 0.5f - s->x), high = low + (float)(TILE_X - 1);
+    vf up = smaller(larger(all(e->lean), low), high), down = smaller(larger(all(-e->lean), low), high);
+    vf under_up = e->most - e->bend * up * up, under_down = e->most - e->bend * down * down;
+    vf bottom = s->y + e->slope * up + root(larger(under_up, all(0))) - 0.49f;
+    vf top = s->y + e->slope * down - root(larger(under_down, all(0))) - 0.51f;
     bottom = smaller(larger(bottom, all(-1.0f)), all((float)(height - 1)));
     top = smaller(larger(top, all(-1.0f)), all((float)height));
     vi begin = __builtin_convertvector(top + 2.0f, vi) - 1, end = __builtin_convertvector(bottom + 1.0f, vi) - 1;
     /* begin = ceil(top) but for whole numbers, where it is one more: those lie outside by the hundredth */
-    vi touched = (vi)(larger(under_up, under_down) >= -0.02f * most - 0.02f);
+    vi touched = (vi)(larger(under_up, under_down) >= -0.02f * e->most - 0.02f);
     end = (touched & end) | (~touched & all_int(-1));
     memcpy(first, &begin, sizeof begin);
     memcpy(last, &end, sizeof end);
 }
 
 /* The tiles of one Gaussian, into the thread's scratch memory from `filled` on; how many there are then, or -1. */
-static int64_t find_tiles(context *c, bench_of_thread *bench, const splat *s, int64_t filled) {
+static int64_t find_tiles(context *c, bench_of_thread *bench, const splat *s, const ellipse *e, int64_t filled) {
     int32_t left = floor_of((s->x - s->wide - 0.5f) / TILE_X, 0, (float)(c->tiles_x - 1));
     int32_t right = floor_of((s->x + s->wide - 0.5f) / TILE_X, 0, (float)(c->tiles_x - 1));
     size_t most = (size_t)filled + (size_t)(right - left + 1) * (size_t)c->tiles_y;
@@ -167,22 +169,20 @@ static int64_t find_tiles(context *c, bench_of_thread *bench, const splat *s, in
         bench->touches = larger_one;
         bench->touch_capacity = 2 * most;
     }
-    float reach = (s->top - LOG2_ALPHA_LEAST) * (2.0f / LOG2E);
+    touch *to = bench->touches + filled;
     for (int32_t from = left; from <= right; from += LANES) {
         int32_t first[LANES], last[LANES];
-        rows_of(s, reach, from, c->view.height, first, last);
+        rows_of(s, e, from, c->view.height, first, last);
         for (int32_t i = 0; i < LANES && from + i <= right; i++) {
             if (last[i] < first[i]) continue;
-            for (int32_t ty = first[i] / TILE_Y; ty <= last[i] / TILE_Y; ty++) {
-                int32_t begin = first[i] - ty * TILE_Y, end = last[i] - ty * TILE_Y;
-                touch *t = &bench->touches[filled++];
-                t->tile = ty * c->tiles_x + from + i;
-                t->first = (uint8_t)(begin < 0 ? 0 : begin);
-                t->last = (uint8_t)(end > TILE_Y - 1 ? TILE_Y - 1 : end);
-            }
+            int32_t ty = first[i] / TILE_Y, tile = ty * c->tiles_x + from + i, begin = first[i] % TILE_Y;
+            int32_t end = last[i] - ty * TILE_Y;
+            for (; end >= TILE_Y; end -= TILE_Y, begin = 0, tile += c->tiles_x)
+                *to++ = (touch){tile, (uint8_t)begin, TILE_Y - 1};
+            *to++ = (touch){tile, (uint8_t)begin, (uint8_t)end};
         }
     }
-    return filled;
+    return to - bench->touches;
 }
 
 /* Slots for the tiles that a block has found: which ones is left to chance, and nothing depends on it. */
@@ -227,17 +227,22 @@ static void project_block(void *argument, int block, int thread) {
         seen &= is_finite(colour[0]) & is_finite(colour[1]) & is_finite(colour[2]);
         vf xx = -0.5f * LOG2E * a, xy = -LOG2E * b, yy = -0.5f * LOG2E * cc;
         vf decay = exp2_of(larger(2.0f * yy, all(-126.0f)));
+        vf lean = -b / a * high, per_c = 1.0f / cc;
+        /* det = ac - b² = 1 / determinant, which loses fewer digits */
+        vf extra[4] = {-b * per_c, reach * per_c, inverse * per_c * per_c, lean};
         vf columns[16] = {x, y, xx, xy, yy, top, larger(colour[0], all(0)), larger(colour[1], all(0)),
                           larger(colour[2], all(0)), f.camera[2], decay, a, b, cc, wide, high};
         vi below = ((vi)(colour[0] <= 0) & 1) | ((vi)(colour[1] <= 0) & 2) | ((vi)(colour[2] <= 0) & 4);
-        float values[16][LANES];
+        float values[16][LANES], ellipses[4][LANES];
         memcpy(values, columns, sizeof values);
+        memcpy(ellipses, extra, sizeof ellipses);
         for (int lane = 0; lane < LANES && at + lane < end; lane++) {
             if (!seen[lane]) continue;
             int32_t g = at + lane;
             float *to = (float *)&c->splats[g];
             for (int i = 0; i < 16; i++) to[i] = values[i][lane];
-            int64_t now = find_tiles(c, bench, &c->splats[g], filled);
+            ellipse e = {ellipses[0][lane], ellipses[1][lane], ellipses[2][lane], ellipses[3][lane]};
+            int64_t now = find_tiles(c, bench, &c->splats[g], &e, filled);
             if (now < 0) {
                 atomic_store(&c->out_of_memory, 1);
                 return;

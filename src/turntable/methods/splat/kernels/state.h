@@ -31,6 +31,7 @@ enum {
 
 #define ALPHA_LEAST (1.0f / 255)
 #define ALPHA_MOST 0.99f
+#define LOGIT_MOST 4.59511985f /* of ALPHA_MOST */
 #define LOG2_ALPHA_LEAST -7.99435344f /* log2(1/255) */
 #define TRANSMITTANCE_LEAST 1e-4f
 #define DILATION 0.3f /* px², added to the diagonal of every projected covariance */

@@ -136,7 +136,7 @@ INLINE void gradients_of(const view *v, const footprint *f, vf sum[9], vi clampe
     for (int j = 0; j < 3; j++)
         out[MEAN + j] = R[j] * by_camera[0] + R[3 + j] * by_camera[1] + R[6 + j] * by_camera[2] +
                         (by_direction[j] - radial * f->direction[j]) * f->inverse_distance;
-    out[OPACITY] = keep((vi)(f->opacity < ALPHA_MOST), by_log_opacity * (1.0f - f->opacity));
+    out[OPACITY] = by_log_opacity * (1.0f - f->opacity); /* held at 0.99 it may still fall */
 }
 
 /* The sums over its tiles of LANES Gaussians from `at` on, and which of them were shown; 0 where none was. */
@@ -182,7 +182,8 @@ INLINE void adam(const optimiser *o, float *from, const vf grads[ROWS], vi visib
         vf m_new = decayed(o->first, m, grads[row]), s_new = decayed(o->second, s, grads[row] * grads[row]);
         vf scale = inverse_root(larger(s_new * o->unbias_second, all(o->epsilon)));
         vf now = was - o->rate[row] * (m_new * o->unbias_first) * scale;
-        vi good = visible & is_finite(now) & is_finite(m_new) & is_finite(s_new);
+        if (row == OPACITY) now = smaller(now, all(LOGIT_MOST));
+        vi good = visible & is_finite(now);
         store(first, choose(good, m_new, m));
         store(second, choose(good, s_new, s));
         store(value, choose(good, now, was));
@@ -198,6 +199,7 @@ INLINE void adam_of_harmonics(const optimiser *o, float *from, const vf grads[RO
     vf s = load(second), s_new = decayed(o->second, s, squares * (1.0f / (float)(3 * terms - 3)));
     vf scale = inverse_root(larger(s_new * o->unbias_second, all(o->epsilon)));
     vi good = visible & is_finite(s_new);
+    scale = keep(good, scale);
     store(second, choose(good, s_new, s));
     for (int row = HARMONIC + 3; row < HARMONIC + 3 * terms; row++) {
         float *value = from + row * GROUP;
@@ -240,8 +242,8 @@ static void update_block(void *argument, int block, int thread) {
         footprint f;
         footprint_of(&c->view, from, &f);
         gradients_of(&c->view, &f, sum, clamped, from, grads);
-        for (int row = 0; row < HARMONIC + 3 * terms; row++)
-            visible &= is_finite(grads[row]); /* a Gaussian without a finite gradient sits this step out */
+        for (int row = 0; row < HARMONIC + 3 * terms; row++) /* NaN, or so large that its square is infinite: */
+            visible &= (vi)(absolute(grads[row]) < 1e18f);     /* such a Gaussian sits this step out */
         if (work->gradients) {
             float *to = work->gradients + place((size_t)at, ROWS);
             for (int row = 0; row < HARMONIC + 3 * terms; row++) store(to + row * GROUP, keep(visible, grads[row]));
