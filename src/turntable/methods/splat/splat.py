@@ -103,7 +103,7 @@ class Splat:
         if not self._queue:
             self._queue = self._generator.permutation(len(self._photos)).tolist()
         index = self._queue.pop()
-        level = schedule.level(fraction, settings["coarse_to_fine"])
+        level = schedule.level(fraction, self._step, settings["coarse_to_fine"])
         camera, photo = self._photos.cameras[index], self._photos.photo(index, level)
         degree = schedule.degree(fraction, int(settings["degree"]))
         view = view_struct(camera, self._near, self._background, degree, settings["antialias"], level)
@@ -121,7 +121,7 @@ class Splat:
 
     def _optimiser(self) -> OptimiserStruct:
         settings, optimiser = self._settings, OptimiserStruct()
-        rates = schedule.rates(self._fraction, self._layout.extent, float(settings["learning_rate"]))
+        rates = schedule.rates(self._fraction, self._step, self._layout.extent, float(settings["learning_rate"]))
         optimiser.rate[:] = rates.tolist()
         optimiser.first, optimiser.second, optimiser.epsilon = 0.9, 0.999, 1e-30
         optimiser.unbias_first = 1 / (1 - 0.9**self._step)
