@@ -228,12 +228,14 @@ def test_without_alpha_the_photos_border_is_the_background(tmp_path):
 
 
 def test_schedules_fit_any_budget():
-    assert [schedule.level(f, True) for f in (0.0, 0.1, 0.5, 1.0)] == [2, 1, 0, 0]
-    assert schedule.level(0.0, False) == 0
-    assert [schedule.degree(f, 3) for f in (0.0, 0.3, 0.5, 1.0)] == [0, 1, 2, 3]
+    assert [schedule.level(f, 10, True) for f in (0.0, 0.1, 0.5, 1.0)] == [2, 1, 0, 0]
+    assert [schedule.level(0.01, steps, True) for steps in (0, 299, 300, 1499, 1500)] == [2, 2, 1, 1, 0]
+    assert schedule.level(0.0, 0, False) == 0
+    assert [schedule.degree(f, 3) for f in (0.0, 0.1, 0.2, 1.0)] == [0, 1, 2, 3]
     assert schedule.degree(1.0, 1) == 1
-    begin, end = schedule.rates(0.0, 2.0, 1.0), schedule.rates(1.0, 2.0, 1.0)
+    begin, end = schedule.rates(0.0, 0, 2.0, 1.0), schedule.rates(1.0, 1500, 2.0, 1.0)
     assert end[0] == pytest.approx(0.01 * begin[0])
+    assert end[10] == pytest.approx(0.5 * begin[10])
     sizes = [schedule.target(f, 100, 1000) for f in np.linspace(0, 1, 11)]
     assert sizes == sorted(sizes) and sizes[0] == 100 and sizes[-1] == 1000
     assert schedule.target(0.5, 100, 80) == 80

@@ -30,10 +30,12 @@ enum { IMAGE, PHOTO, SOURCES };             /* rows as they are */
 enum { MEAN_I, MEAN_P, SQUARES, PRODUCT, MAPS }; /* blurred: i, p, i² + p², i p */
 enum { BY_MEAN, BY_SQUARE, BY_PRODUCT, SLOPES };
 
-/* Lines of floats, each with REACH zeros on either side and padding up to whole vectors. */
+/* Lines of floats, each with REACH zeros on either side and padding up to whole vectors. What is blurred along lies
+ * vector by vector, all maps of one vector side by side: eleven rows times four maps are more addresses than a
+ * processor has registers. */
 typedef struct {
     size_t stride;
-    float *source[WINDOW_ROWS][SOURCES], *blurred[WINDOW_ROWS][MAPS], *slopes[WINDOW_ROWS][SLOPES];
+    float *source[WINDOW_ROWS][SOURCES], *blurred[WINDOW_ROWS], *slopes[WINDOW_ROWS];
     float *squares, *product, *slope[SLOPES], *counts;
 } lines;
 
@@ -47,8 +49,9 @@ static void lay_out(const context *c, float *memory, lines *l) {
     float *next = memory + REACH;
     for (int row = 0; row < WINDOW_ROWS; row++) {
         for (int m = 0; m < SOURCES; m++, next += stride) l->source[row][m] = next;
-        for (int m = 0; m < MAPS; m++, next += stride) l->blurred[row][m] = next;
-        for (int m = 0; m < SLOPES; m++, next += stride) l->slopes[row][m] = next;
+        l->blurred[row] = next;
+        l->slopes[row] = next + MAPS * stride;
+        next += (MAPS + SLOPES) * stride;
     }
     for (int m = 0; m < SLOPES; m++, next += stride) l->slope[m] = next;
     l->squares = next;
@@ -56,19 +59,23 @@ static void lay_out(const context *c, float *memory, lines *l) {
     l->counts = next + 2 * stride;
 }
 
-/* One line blurred along x; `from` has REACH zeros on either side. */
-INLINE void blur_along(const float *from, float *to, int32_t width) {
+/* One line blurred along x, as map m of `maps`; `from` has REACH zeros on either side. */
+INLINE void blur_along(const float *from, float *to, int32_t width, int m, int maps) {
     for (int32_t x = 0; x < width; x += LANES) {
         vf sum = WINDOW[0] * load(from + x);
         for (int k = 1; k <= REACH; k++) sum += WINDOW[k] * (load(from + x - k) + load(from + x + k));
-        store(to + x, sum);
+        store(to + (size_t)x * (size_t)maps + m * LANES, sum);
     }
 }
 
-INLINE vf blur_down(const float *const rows[WINDOW_ROWS], int32_t x) {
-    vf sum = WINDOW[0] * load(rows[REACH] + x);
-    for (int k = 1; k <= REACH; k++) sum += WINDOW[k] * (load(rows[REACH - k] + x) + load(rows[REACH + k] + x));
-    return sum;
+/* All maps of a vector blurred down the rows. */
+INLINE void blur_down(const float *const rows[WINDOW_ROWS], int32_t x, int maps, vf sum[]) {
+    size_t at = (size_t)x * (size_t)maps;
+    for (int m = 0; m < maps; m++) sum[m] = WINDOW[0] * load(rows[REACH] + at + m * LANES);
+    for (int k = 1; k <= REACH; k++) {
+        const float *above = rows[REACH - k] + at, *below = rows[REACH + k] + at;
+        for (int m = 0; m < maps; m++) sum[m] += WINDOW[k] * (load(above + m * LANES) + load(below + m * LANES));
+    }
 }
 
 INLINE int ring(int32_t row) { return (int)((row + 4 * WINDOW_ROWS) % WINDOW_ROWS); }
@@ -88,9 +95,9 @@ INLINE void find_counts(const loss_work *work, int32_t row, float *counts) {
 static void blur_sources(const loss_work *work, lines *l, int channel, int32_t row) {
     const context *c = work->context;
     int32_t width = c->view.width, padded = c->padded_width;
-    float **source = l->source[ring(row)], **blurred = l->blurred[ring(row)];
+    float **source = l->source[ring(row)], *blurred = l->blurred[ring(row)];
     if (row < 0 || row >= c->view.height) {
-        for (int m = 0; m < MAPS; m++) memset(blurred[m], 0, (size_t)padded * sizeof *blurred[m]);
+        memset(blurred, 0, MAPS * (size_t)padded * sizeof *blurred);
         return;
     }
     const uint8_t *photo = work->photo + (size_t)row * (size_t)width * 3 + channel;
@@ -108,10 +115,10 @@ static void blur_sources(const loss_work *work, lines *l, int channel, int32_t r
         store(l->squares + x, i * i + p * p);
         store(l->product + x, i * p);
     }
-    blur_along(i_row, blurred[MEAN_I], padded);
-    blur_along(p_row, blurred[MEAN_P], padded);
-    blur_along(l->squares, blurred[SQUARES], padded);
-    blur_along(l->product, blurred[PRODUCT], padded);
+    blur_along(i_row, blurred, padded, MEAN_I, MAPS);
+    blur_along(p_row, blurred, padded, MEAN_P, MAPS);
+    blur_along(l->squares, blurred, padded, SQUARES, MAPS);
+    blur_along(l->product, blurred, padded, PRODUCT, MAPS);
 }
 
 /* SSIM of a row and its slopes by the blurred image, square and product, blurred along; sums into `sums`, where the
@@ -119,14 +126,13 @@ static void blur_sources(const loss_work *work, lines *l, int channel, int32_t r
 static void find_slopes(const loss_work *work, lines *l, int32_t row, double *sums) {
     const context *c = work->context;
     int32_t width = c->view.width, padded = c->padded_width;
-    float **slopes = l->slopes[ring(row)];
+    float *slopes = l->slopes[ring(row)];
     if (row < 0 || row >= c->view.height) {
-        for (int m = 0; m < SLOPES; m++) memset(slopes[m], 0, (size_t)padded * sizeof *slopes[m]);
+        memset(slopes, 0, SLOPES * (size_t)padded * sizeof *slopes);
         return;
     }
-    const float *rows[MAPS][WINDOW_ROWS];
-    for (int m = 0; m < MAPS; m++)
-        for (int k = 0; k < WINDOW_ROWS; k++) rows[m][k] = l->blurred[ring(row + k - REACH)][m];
+    const float *rows[WINDOW_ROWS];
+    for (int k = 0; k < WINDOW_ROWS; k++) rows[k] = l->blurred[ring(row + k - REACH)];
     const float *i_row = l->source[ring(row)][IMAGE], *p_row = l->source[ring(row)][PHOTO];
     const float c1 = 0.01f * 0.01f, c2 = 0.03f * 0.03f;
     float weight = (float)(-work->ssim_weight / (3 * work->counted));
@@ -134,10 +140,12 @@ static void find_slopes(const loss_work *work, lines *l, int32_t row, double *su
     vf similarity = all(0), difference = all(0);
     for (int32_t x = 0; x < padded; x += LANES) {
         vf counts = load(l->counts + x);
-        vf mi = blur_down(rows[MEAN_I], x), mp = blur_down(rows[MEAN_P], x);
+        vf blurred[MAPS];
+        blur_down(rows, x, MAPS, blurred);
+        vf mi = blurred[MEAN_I], mp = blurred[MEAN_P];
         vf means = mi * mi + mp * mp, both = mi * mp;
-        vf a = 2.0f * both + c1, b = 2.0f * (blur_down(rows[PRODUCT], x) - both) + c2;
-        vf d = means + c1, e = blur_down(rows[SQUARES], x) - means + c2;
+        vf a = 2.0f * both + c1, b = 2.0f * (blurred[PRODUCT] - both) + c2;
+        vf d = means + c1, e = blurred[SQUARES] - means + c2;
         vf per = 1.0f / (d * e), ssim = a * b * per;
         similarity += counts * ssim;
         difference += absolute(load(i_row + x) - load(p_row + x));
@@ -150,7 +158,7 @@ static void find_slopes(const loss_work *work, lines *l, int32_t row, double *su
     }
     for (int m = 0; m < SLOPES; m++) {
         for (int32_t x = width; x < padded; x++) l->slope[m][x] = 0; /* where NaN times 0 would be NaN */
-        blur_along(l->slope[m], slopes[m], padded);
+        blur_along(l->slope[m], slopes, padded, m, SLOPES);
     }
     if (sums) sums[0] = (double)total(similarity), sums[1] = (double)total(difference);
 }
@@ -163,16 +171,17 @@ static void find_gradient(const loss_work *work, lines *l, int channel, int32_t 
         memset(gradient, 0, (size_t)padded * sizeof *gradient);
         return;
     }
-    const float *rows[SLOPES][WINDOW_ROWS];
-    for (int m = 0; m < SLOPES; m++)
-        for (int k = 0; k < WINDOW_ROWS; k++) rows[m][k] = l->slopes[ring(row + k - REACH)][m];
+    const float *rows[WINDOW_ROWS];
+    for (int k = 0; k < WINDOW_ROWS; k++) rows[k] = l->slopes[ring(row + k - REACH)];
     const float *i_row = l->source[ring(row)][IMAGE], *p_row = l->source[ring(row)][PHOTO];
     float flat = (float)((1 - work->ssim_weight) / (3 * work->counted));
     find_counts(work, row, l->counts);
     for (int32_t x = 0; x < padded; x += LANES) {
         vf i = load(i_row + x), p = load(p_row + x), off = i - p;
         vf sign = keep((vi)(off > 0), all(flat)) - keep((vi)(off < 0), all(flat));
-        vf slope = blur_down(rows[BY_MEAN], x) + 2.0f * i * blur_down(rows[BY_SQUARE], x) + p * blur_down(rows[BY_PRODUCT], x);
+        vf by[SLOPES];
+        blur_down(rows, x, SLOPES, by);
+        vf slope = by[BY_MEAN] + 2.0f * i * by[BY_SQUARE] + p * by[BY_PRODUCT];
         store(gradient + x, load(l->counts + x) * (sign + slope));
     }
     for (int32_t x = width; x < padded; x++) gradient[x] = 0;
