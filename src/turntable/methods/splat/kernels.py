@@ -45,6 +45,7 @@ class ViewStruct(ctypes.Structure):
         ("rotation", ctypes.c_float * 9),
         ("translation", ctypes.c_float * 3),
         ("near", ctypes.c_float),
+        ("dilation", ctypes.c_float),
         ("background", ctypes.c_float * 3),
         ("degree", ctypes.c_int32),
         ("filter", ctypes.c_int32),
@@ -68,8 +69,18 @@ class OptimiserStruct(ctypes.Structure):
     ]
 
 
+DILATION = 0.3
+"""px², added to the diagonal of each projected covariance, so that nothing is thinner than about a pixel."""
+
+
 def view_struct(
-    camera: Any, near: float, background: np.ndarray, degree: int, antialias: bool = False, level: int = 0
+    camera: Any,
+    near: float,
+    background: np.ndarray,
+    degree: int,
+    antialias: bool = False,
+    level: int = 0,
+    dilation: float = DILATION,
 ) -> ViewStruct:
     """A camera as the kernels take it.
 
@@ -80,6 +91,7 @@ def view_struct(
         degree: of the spherical harmonics, 0 to 3.
         antialias: see the setting.
         level: for a photo halved ``level`` times (an odd last row or column is dropped).
+        dilation: px², see DILATION.
     """
     view = ViewStruct()
     view.width, view.height = max(camera.width >> level, 1), max(camera.height >> level, 1)
@@ -89,7 +101,7 @@ def view_struct(
     )
     view.rotation[:] = np.asarray(camera.R, np.float64).ravel().tolist()
     view.translation[:] = np.asarray(camera.t, np.float64).ravel().tolist()
-    view.near = near
+    view.near, view.dilation = near, dilation
     view.background[:] = np.asarray(background, np.float64).tolist()
     view.degree, view.filter = degree, int(antialias)
     return view

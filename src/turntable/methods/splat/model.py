@@ -16,8 +16,10 @@ FLAT = 0.28209479177387814
 BYTES_OF_PARAMETERS = 4 * RECORD
 """Of one Gaussian: 59 parameters, 29 moments, 2 sums for densification."""
 
-BYTES_PER_GAUSSIAN = 5 * BYTES_OF_PARAMETERS // 4 + 100 + 8 * 68
-"""With a quarter to spare for growth, the kernels' tables, and 8 tiles of 68 bytes (who touches what, gradients)."""
+BYTES_PER_GAUSSIAN = 5 * (BYTES_OF_PARAMETERS + 89 + 4 * 68) // 4
+"""Of all memory that grows with the Gaussians: parameters, the kernels' tables (89 bytes), and 4 pairs of Gaussian and
+tile (68 bytes each: who touches what, and gradients), everything with a quarter to spare for growth.
+"""
 
 
 def blocks(count: int) -> np.ndarray:

@@ -30,8 +30,6 @@ from .kernels import (
 ALPHA_LEAST = 1 / 255
 ALPHA_MOST = 0.99
 TRANSMITTANCE_LEAST = 1e-4
-DILATION = 0.3
-"""px², added to the diagonal of each projected covariance, so that nothing is thinner than about a pixel."""
 MARGIN = 0.15
 """x/z and y/z enter the Jacobian only up to this share of the image beyond its border (3DGS: 1.3 × the
 field).
@@ -178,11 +176,11 @@ def _geometry(model: np.ndarray, view: ViewStruct) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def coverage(bare: np.ndarray) -> np.ndarray:
+def coverage(bare: np.ndarray, dilation: float) -> np.ndarray:
     """``[N]``: square root of the share of the determinant that dilation leaves (Mip-Splatting's 2D
     filter).
     """
-    full = bare + DILATION * np.eye(2)
+    full = bare + dilation * np.eye(2)
     return np.sqrt(np.maximum(np.linalg.det(bare) / np.linalg.det(full), COVERAGE_LEAST))
 
 
@@ -193,7 +191,7 @@ def project(model: np.ndarray, view: ViewStruct) -> Projection:
     with np.errstate(all="ignore"):
         g = _geometry(model, view)
         bare = g["axes"] @ g["axes"].transpose(0, 2, 1)
-        dilated = bare + DILATION * np.eye(2)
+        dilated = bare + view.dilation * np.eye(2)
         determinant = dilated[:, 0, 0] * dilated[:, 1, 1] - dilated[:, 0, 1] ** 2
         inverse = np.stack([dilated[:, 1, 1], -dilated[:, 0, 1], -dilated[:, 0, 1], dilated[:, 0, 0]], 1)
         inverse = (inverse / determinant[:, None]).reshape(-1, 2, 2)
@@ -201,7 +199,7 @@ def project(model: np.ndarray, view: ViewStruct) -> Projection:
         centre = focal * g["camera"][:, :2] / g["camera"][:, 2:] + principal
         opacity = np.minimum(1 / (1 + np.exp(-model[OPACITY])), ALPHA_MOST)
         if view.filter:
-            opacity = opacity * coverage(bare)
+            opacity = opacity * coverage(bare, view.dilation)
         terms = (view.degree + 1) ** 2
         basis = harmonics(g["direction"])[:, :terms]
         colour = 0.5 + np.einsum("nk,kcn->nc", basis, model[HARMONIC].reshape(16, 3, -1)[:terms])
@@ -233,7 +231,7 @@ def project_back(model: np.ndarray, view: ViewStruct, projection: Projection, by
         by_covariance = -inverse @ by.inverse @ inverse
         if view.filter:
             bare_det, bare = np.linalg.det(projection.bare), projection.bare
-            full_det = np.linalg.det(bare + DILATION * np.eye(2))
+            full_det = np.linalg.det(bare + view.dilation * np.eye(2))
             moves = bare_det / full_det > COVERAGE_LEAST
             bare_inverse = np.stack([bare[:, 1, 1], -bare[:, 0, 1], -bare[:, 0, 1], bare[:, 0, 0]], 1)
             bare_inverse = (bare_inverse / np.maximum(bare_det, 1e-300)[:, None]).reshape(-1, 2, 2)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .kernels import HARMONIC, MEAN, OPACITY, QUATERNION, ROWS, SCALE
 
-COARSE = ((0.1, 300, 2), (0.5, 1500, 1))
+COARSE = ((0.1, 300, 2), (0.35, 1500, 1))
 """Until which fraction, but no longer than for how many steps, photos are halved how often. A step on a photo of half
 its size costs less than half; but after some hundreds the photo has nothing more to teach, and a long run that is
 looked at early would still be blurred.
@@ -67,8 +67,8 @@ def rates(fraction: float, step: int, extent: float, factor: float) -> np.ndarra
 
 
 def target(fraction: float, begin: int, most: int) -> int:
-    """How many Gaussians there should be: from ``begin`` to ``most``, growing by an even factor, until
+    """How many Gaussians there should be: from ``begin`` to ``most``, growing by a factor that falls a little, until
     growth ends.
     """
-    share = min(1.0, fraction / GROWTH_ENDS)
+    share = min(1.0, fraction / GROWTH_ENDS) ** 0.7
     return max(1, round(begin * (max(most, 1) / max(begin, 1)) ** share)) if begin < most else most

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +17,9 @@ import numpy as np
 
 from . import export, schedule
 from .densify import densify
-from .kernels import Kernels, OptimiserStruct, view_struct
+from .kernels import DILATION, Kernels, OptimiserStruct, view_struct
 from .model import BYTES_PER_GAUSSIAN, Model
-from .photos import Photos
+from .photos import Photos, available_memory
 from .start import Start, from_photos, from_points, layout_of
 
 ENOUGH_POINTS = 500
@@ -137,7 +136,12 @@ class Splat:
     def render(self, camera: Any) -> Rendering:
         """The scene as ``camera`` sees it, at any size."""
         degree = schedule.degree(self._fraction, int(self._settings["degree"]))
-        view = view_struct(camera, self._near, self._background, degree, self._settings["antialias"])
+        # While training on halved photos, Gaussians are learnt with the dilation of larger pixels
+        level = schedule.level(self._fraction, self._step, self._settings["coarse_to_fine"])
+        dilation = DILATION * 4.0**level
+        view = view_struct(
+            camera, self._near, self._background, degree, self._settings["antialias"], dilation=dilation
+        )
         self._kernels.forward(self._model.records, self._model.count, view, with_depth=True)
         return Rendering(self._kernels.image(), *self._kernels.depth_and_opacity())
 
@@ -176,9 +180,8 @@ class Splat:
 
 
 def default_cap(mean_pixels: float) -> int:
-    """How many Gaussians at most: seven for ten pixels of a photo, within half of the machine's memory.
+    """How many Gaussians at most: seven for ten pixels of a photo, within half of the memory that is left.
 
-    The prototype's 60,000 for fox at 216×384; how quality and time follow it has not been measured yet.
+    How quality follows it is in docs/performance.md, under "Each trick switched off".
     """
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1000, min(int(0.7 * mean_pixels), memory // 2 // BYTES_PER_GAUSSIAN))
+    return max(1000, min(int(0.7 * mean_pixels), available_memory() // 2 // BYTES_PER_GAUSSIAN))

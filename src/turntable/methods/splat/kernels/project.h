@@ -93,8 +93,8 @@ INLINE void footprint_of(const view *v, const float *from, footprint *f) {
     f->xy = B[0] * B[3] + B[1] * B[4] + B[2] * B[5];
     f->yy = B[3] * B[3] + B[4] * B[4] + B[5] * B[5];
     f->bare_determinant = larger(f->xx * f->yy - f->xy * f->xy, all(0));
-    f->xx += DILATION;
-    f->yy += DILATION;
+    f->xx += v->dilation;
+    f->yy += v->dilation;
     f->determinant = f->xx * f->yy - f->xy * f->xy;
     f->opacity = smaller(1.0f / (1.0f + exp_exact(-load(from + OPACITY * GROUP))), all(ALPHA_MOST));
     f->coverage = all(1);

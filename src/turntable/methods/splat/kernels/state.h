@@ -34,7 +34,6 @@ enum {
 #define LOGIT_MOST 4.59511985f /* of ALPHA_MOST */
 #define LOG2_ALPHA_LEAST -7.99435344f /* log2(1/255) */
 #define TRANSMITTANCE_LEAST 1e-4f
-#define DILATION 0.3f /* px², added to the diagonal of every projected covariance */
 #define LOG2E 1.44269504f
 
 typedef struct {
@@ -42,6 +41,7 @@ typedef struct {
     float fx, fy, cx, cy;
     float rotation[9], translation[3]; /* world to camera */
     float near;                        /* scene units; what is nearer is not drawn */
+    float dilation;                    /* px², added to the diagonal of every projected covariance */
     float background[3];
     int32_t degree; /* of the spherical harmonics in use */
     int32_t filter; /* 1: opacity scaled so that dilation keeps a Gaussian's total (Mip-Splatting's 2D filter) */

@@ -50,7 +50,7 @@ INLINE void gradients_of(const view *v, const footprint *f, vf sum[9], vi clampe
         vf inside = (vf)(f->bare_determinant / f->determinant);
         vi moves = (vi)(inside > 2.5e-5f);
         vf w = keep(moves, 0.5f * by_log_opacity), bare = larger(f->bare_determinant, all(1e-30f));
-        vf x0 = f->xx - DILATION, y0 = f->yy - DILATION;
+        vf x0 = f->xx - v->dilation, y0 = f->yy - v->dilation;
         g00 += w * (y0 / bare - a);
         g11 += w * (x0 / bare - c);
         g01 += w * (-f->xy / bare - b);
