@@ -307,8 +307,11 @@ static void fuzz_lens(view *v) { /* focal lengths and centre */
 
 static void fuzz_rotation(view *v) { /* singular, enormous, or not a matrix of numbers */
     int kind = fuzz_below(4);
-    for (int i = 0; i < 9; i++)
-        v->rotation[i] = kind == 0 ? 0 : kind == 1 ? v->rotation[i % 3] : kind == 2 ? v->rotation[i] * 1e30f : v->rotation[i];
+    for (int i = 0; i < 9; i++) {
+        if (kind == 0) v->rotation[i] = 0;
+        if (kind == 1) v->rotation[i] = v->rotation[i % 3];
+        if (kind == 2) v->rotation[i] *= 1e30f;
+    }
     if (kind == 3) fuzz_spoil(v->rotation, 9, 3);
 }
 
@@ -483,7 +486,8 @@ static void fuzz_check(const fuzz_case *f, const fuzz_result *r) {
     for (int row = 0; row < ROWS; row++)
         for (int64_t g = 0; g < f->count; g++) {
             float value = *fuzz_at(r->gradients, ROWS, row, g);
-            if (!isfinite(value)) fuzz_fail("the gradient of row %d of Gaussian %lld is %g", row, (long long)g, (double)value);
+            if (!isfinite(value))
+                fuzz_fail("the gradient of row %d of Gaussian %lld is %g", row, (long long)g, (double)value);
         }
 }
 
@@ -531,7 +535,8 @@ static void fuzz_step(context *c, fuzz_case *f, const float *projected) {
                           (long long)f->count, (double)*was, (double)*now);
             int kept = row < ACTIVITY ? isfinite(*now) : *now >= *was; /* sums of sizes may become infinite */
             if (isfinite(*was) && !kept)
-                fuzz_fail("row %d of Gaussian %lld was %g, a step made it %g", row, (long long)g, (double)*was, (double)*now);
+                fuzz_fail("row %d of Gaussian %lld was %g, a step made it %g", row, (long long)g, (double)*was,
+                          (double)*now);
         }
     free(before);
 }
@@ -716,7 +721,8 @@ int main(int arguments, char **argument) {
     fuzz_very_many();
     snprintf(fuzz_doing, sizeof fuzz_doing, "end");
     if (4 * fuzz_drawn < rounds || 6 * fuzz_moved < rounds)
-        fuzz_fail("only %ld rounds of %d drew something, %ld had gradients: this tests nothing", fuzz_drawn, rounds, fuzz_moved);
+        fuzz_fail("only %ld rounds of %d drew something, %ld had gradients: this tests nothing", fuzz_drawn, rounds,
+                  fuzz_moved);
     printf("%d rounds, %ld drew something, %ld had gradients\n", rounds, fuzz_drawn, fuzz_moved);
     return 0;
 }

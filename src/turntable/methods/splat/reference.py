@@ -391,7 +391,9 @@ def adam(records: np.ndarray, gradient: np.ndarray, rates: np.ndarray, step: int
     own, unbias = gradient[:MOMENTS], 1 / (1 - 0.999**step)
     out[FIRST:SECOND] = 0.9 * records[FIRST:SECOND] + 0.1 * own
     out[SECOND:HARMONIC_SECOND] = 0.999 * records[SECOND:HARMONIC_SECOND] + 0.001 * own**2
-    change = out[FIRST:SECOND] / (1 - 0.9**step) / np.sqrt(np.maximum(out[SECOND:HARMONIC_SECOND] * unbias, 1e-30))
+    change = (
+        out[FIRST:SECOND] / (1 - 0.9**step) / np.sqrt(np.maximum(out[SECOND:HARMONIC_SECOND] * unbias, 1e-30))
+    )
     out[:MOMENTS] -= rates[:MOMENTS, None] * change
     out[OPACITY] = np.minimum(out[OPACITY], np.log(ALPHA_MOST / (1 - ALPHA_MOST)))
     if degree:

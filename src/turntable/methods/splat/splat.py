@@ -120,7 +120,9 @@ class Splat:
 
     def _optimiser(self) -> OptimiserStruct:
         settings, optimiser = self._settings, OptimiserStruct()
-        rates = schedule.rates(self._fraction, self._step, self._layout.extent, float(settings["learning_rate"]))
+        rates = schedule.rates(
+            self._fraction, self._step, self._layout.extent, float(settings["learning_rate"])
+        )
         optimiser.rate[:] = rates.tolist()
         optimiser.first, optimiser.second, optimiser.epsilon = 0.9, 0.999, 1e-30
         optimiser.unbias_first = 1 / (1 - 0.9**self._step)

@@ -188,7 +188,7 @@ static int64_t find_tiles(context *c, bench_of_thread *bench, const splat *s, co
 /* Slots for the tiles that a block has found: which ones is left to chance, and nothing depends on it. */
 static void take_slots(context *c, int32_t first, int32_t end, const touch *touches, int64_t filled) {
     int64_t slot = atomic_fetch_add_explicit(&c->slots, filled, memory_order_relaxed);
-    if (slot + filled > (int64_t)c->pair_capacity) return; /* the projection is done again, with more memory */
+    if (!filled || slot + filled > (int64_t)c->pair_capacity) return; /* too many: it is done again, with more memory */
     memcpy(c->touches + slot, touches, (size_t)filled * sizeof *touches);
     for (int32_t g = first; g < end; g++) c->spans[g].first += (int32_t)slot;
 }

@@ -123,7 +123,7 @@ static int project(context *c, const float *model) {
         pool_run(&c->pool, project_block, &work, (c->count + BLOCK - 1) / BLOCK);
         int64_t pairs = atomic_load(&c->slots);
         if (atomic_load(&c->out_of_memory) || pairs > INT32_MAX) return 0;
-        if (pairs <= (int64_t)c->pair_capacity) return 1;
+        if (pairs <= (int64_t)c->pair_capacity && c->entries) return 1;
         if (!make_room_for_pairs(c, pairs)) return 0;
     }
 }

@@ -222,7 +222,7 @@ static void shake(const optimiser *o, float *from, const footprint *f, vi visibl
         for (int i = 0; i < 3; i++) {
             float *mean = from + (MEAN + i) * GROUP + lane, push = 0;
             for (int j = 0; j < 3; j++) push += f->spread[3 * i + j][lane] * inner[j];
-            if (isfinite(push)) *mean += gate * push;
+            if (isfinite(*mean + gate * push)) *mean += gate * push;
         }
     }
 }
