@@ -48,7 +48,7 @@ from _splat_scenes import (
 )
 
 from turntable.captures.capture import Capture
-from turntable.methods.splat.kernels import GROUP, STAGES, Kernels, ViewStruct, available, view_struct
+from turntable.methods.splat.kernels import GROUP, RECORD, STAGES, Kernels, ViewStruct, available, view_struct
 from turntable.methods.splat.model import Model
 from turntable.methods.splat.splat import Splat
 from turntable.worker.contract import Camera
@@ -68,7 +68,7 @@ FORMULAS = """\
 | forward | 76 P s + 12 A | R s × W × 10 + starts × W × 30 |
 | loss | 27 A | 600 A |
 | backward | 124 P s + 24 A | R s × W × 31 (a division counts as 8) + starts × W × 30 + P s × W × 13 |
-| update | 11,520 G (90 numbers read and written) + 48 P | 16 G × 1,100 |
+| update | 11,392 G (89 numbers read and written) + 48 P | 16 G × 1,100 |
 
 W is a tile's width; a start is an exponential, one for each begun stretch of 16 rows. A pair has 68 bytes: where it is
 touched 8, entry 12, gradient 48."""
@@ -312,7 +312,7 @@ def _needs(method: Splat, instruction_set: str, sampled: int) -> tuple[dict[str,
             + began
             + seen * width * OPERATIONS["pair_backward"],
         ),
-        "update": (2 * 4 * 90 * GROUP * groups + 48 * pairs, GROUP * groups * 1100),
+        "update": (2 * 4 * RECORD * GROUP * groups + 48 * pairs, GROUP * groups * 1100),
     }
     return counts, needs
 

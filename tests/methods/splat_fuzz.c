@@ -207,6 +207,13 @@ static void fuzz_sizes(fuzz_case *f) { /* logarithms of scales, from what is not
             *fuzz_of(f, SCALE + i, g) = i && alike ? *fuzz_of(f, SCALE, g) : scales[fuzz_below(17)];
 }
 
+static void fuzz_needles(fuzz_case *f) { /* so long and thin that covariances lose their digits */
+    fuzz_scene(f, fuzz_few(), 1);
+    fuzz_fill(f, SCALE + 1, 2, fuzz_between(-12, -5));
+    for (int64_t g = 0; g < f->count; g++) *fuzz_of(f, SCALE, g) = fuzz_between(2, 8);
+    fuzz_fill(f, OPACITY, 1, 6);
+}
+
 static void fuzz_unturned(fuzz_case *f) { /* quaternions of no, hardly any, and enormous length */
     static const float lengths[] = {0, 1e-45f, 1e-25f, 1e-13f, 1e-12f, 1e15f, 1e25f, FLT_MAX};
     fuzz_scene(f, fuzz_few(), 1);
@@ -270,7 +277,7 @@ static const struct {
     {"garbage", fuzz_garbage},     {"one parameter", fuzz_parameter}, {"sizes", fuzz_sizes},
     {"unturned", fuzz_unturned},   {"scattered", fuzz_scattered},   {"at the near plane", fuzz_at_near},
     {"over everything", fuzz_cover}, {"faint", fuzz_faint},         {"pile", fuzz_pile},
-    {"bright", fuzz_bright}};
+    {"needles", fuzz_needles},     {"bright", fuzz_bright}};
 
 /* ---- cameras ---- */
 
@@ -292,6 +299,7 @@ static view fuzz_camera(int32_t width, int32_t height) { /* 3 away from the orig
                      2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)},
         .translation = {0.1f, -0.2f, 3},
         .near = 0.2f,
+        .dilation = fuzz_below(4) ? 0.3f : fuzz_between(0.01f, 5),
         .background = {fuzz_between(0, 1), fuzz_between(0, 1), fuzz_between(0, 1)},
         .degree = fuzz_below(4),
         .filter = fuzz_below(2),
@@ -300,9 +308,9 @@ static view fuzz_camera(int32_t width, int32_t height) { /* 3 away from the orig
 
 static void fuzz_any_camera(view *v) { (void)v; }
 
-static void fuzz_lens(view *v) { /* focal lengths and centre */
-    float *values[] = {&v->fx, &v->fy, &v->cx, &v->cy};
-    for (int i = 0; i < 4; i++) fuzz_spoil(values[i], 1, 2);
+static void fuzz_lens(view *v) { /* focal lengths, centre, and how blurred the picture is */
+    float *values[] = {&v->fx, &v->fy, &v->cx, &v->cy, &v->dilation};
+    for (int i = 0; i < 5; i++) fuzz_spoil(values[i], 1, 2);
 }
 
 static void fuzz_rotation(view *v) { /* singular, enormous, or not a matrix of numbers */
@@ -376,7 +384,7 @@ static void fuzz_optimiser(fuzz_case *f) {
         .second = 0.999f,
         .unbias_first = 1 / (1 - powf(0.9f, step)),
         .unbias_second = 1 / (1 - powf(0.999f, step)),
-        .epsilon = 1e-15f,
+        .epsilon = 1e-30f,
         .opacity_weight = fuzz_below(2) ? 0.01f : 0,
         .scale_weight = fuzz_below(2) ? 0.01f : 0,
         .noise = noises[fuzz_below(4)],

@@ -88,7 +88,7 @@ def test_a_view_that_it_never_saw_is_predicted_better_than_by_any_photo(tmp_path
 @pytest.mark.parametrize("densification", ["split", "mcmc"])
 @pytest.mark.parametrize("threads", [(1, 1), (1, 2), (2, 3)])
 def test_stopping_and_going_on_gives_the_same_bits(tmp_path, densification, threads):
-    views, steps = balls(tmp_path), 160
+    views, steps = balls(tmp_path), 260  # rounds of densification at 50, and after the stop at 100 and 150
 
     def run(count, first, last, method=None):
         changed = settings(densification=densification, threads=count)
@@ -101,19 +101,21 @@ def test_stopping_and_going_on_gives_the_same_bits(tmp_path, densification, thre
     whole = run(threads[0], 0, steps)
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
-    run(threads[1], 0, 77).save(checkpoint)
+    stopped = run(threads[1], 0, 77)
+    stopped.save(checkpoint)
+    count_at_stop = stopped._model.count
     assert not [path for path in checkpoint.iterdir() if path.suffix not in (".npy", ".json")]
     changed = settings(densification=densification, threads=threads[1])
     resumed = Splat(TrainingViews(views, None, (1, 1, 1)), changed, 3, "cpu")
     resumed.load(checkpoint)
     run(threads[1], 77, steps, resumed)
-    for one, other in ((whole, resumed),):
-        assert one.render(views[0].camera).image.tobytes() == other.render(views[0].camera).image.tobytes()
-        a, b = tmp_path / "a", tmp_path / "b"
-        for folder, method in ((a, one), (b, other)):
-            folder.mkdir()
-            method.export(folder)
-        assert (a / "point_cloud.ply").read_bytes() == (b / "point_cloud.ply").read_bytes()
+    assert resumed._model.count > count_at_stop
+    assert whole.render(views[0].camera).image.tobytes() == resumed.render(views[0].camera).image.tobytes()
+    a, b = tmp_path / "a", tmp_path / "b"
+    for folder, method in ((a, whole), (b, resumed)):
+        folder.mkdir()
+        method.export(folder)
+    assert (a / "point_cloud.ply").read_bytes() == (b / "point_cloud.ply").read_bytes()
 
 
 def test_another_seed_gives_another_result(tmp_path):
@@ -225,6 +227,16 @@ def test_without_alpha_the_photos_border_is_the_background(tmp_path):
     assert np.allclose(
         Splat(TrainingViews(views, None, (0.1, 0.6, 0.3)), settings(), 0, "cpu")._background, 1
     )
+
+
+def test_looked_at_while_it_trains_on_halved_photos_it_is_drawn_with_their_dilation(tmp_path):
+    views = balls(tmp_path)
+    method = trained(views, 30, until=0.05)
+    assert schedule.level(0.05, 30, True) == 2
+    early = method.render(views[0].camera)
+    method.progress(1.0)
+    late = method.render(views[0].camera)
+    assert early.opacity.sum() > 1.05 * late.opacity.sum()  # wider, with the same opacities
 
 
 def test_schedules_fit_any_budget():

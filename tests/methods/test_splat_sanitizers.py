@@ -33,7 +33,7 @@ SANITIZERS = {
 }
 RUNS = {
     # seed, rounds, and how many Gaussians lie on one pixel; the thread sanitizer is ten times as slow
-    "address": [(1, 80, 200_000), (2, 80, 2_000), (3, 80, 2_000)],
+    "address": [(1, 80, 2_000_000), (2, 80, 2_000), (3, 80, 2_000)],
     "thread": [(4, 40, 5_000), (5, 40, 2_000)],
 }
 BUILDS = [

@@ -8,7 +8,7 @@ from . import _options as o
 @o.verb
 def demo(
     methods: o.MethodsOption = None,
-    budget: o.BudgetOption = "60s",
+    budget: o.BudgetOption = "30s",
     seeds: o.SeedsOption = 1,
     device: o.DeviceOption = "cpu",
     settings: o.SetOption = None,

@@ -1,6 +1,7 @@
 """How Gaussians are added, moved and dropped while training.
 
-``split`` cuts those where the image changes most with their position: into halves along the longest axis.
+``split`` cuts Gaussians into halves along the longest axis: each by chance, in proportion to how much the loss wants
+its centre moved.
 ``mcmc`` copies Gaussians in proportion to their opacity so that the picture stays nearly the same, and moves
 dead ones onto live ones the same way (3D Gaussian Splatting as Markov Chain Monte Carlo, arXiv 2404.09591,
 eq. 9).
@@ -12,7 +13,7 @@ import math
 
 import numpy as np
 
-from .kernels import ACTIVITY, MEAN, OPACITY, QUATERNION, SCALE, SEEN
+from .kernels import ACTIVITY, MEAN, OPACITY, QUATERNION, SCALE
 from .model import Model
 
 DEAD = 0.005
@@ -40,7 +41,6 @@ def densify(model: Model, kind: str, target: int, generator: np.random.Generator
     else:
         _split(model, alive, target, generator)
     model.forget(ACTIVITY)
-    model.forget(SEEN)
 
 
 def _split(model: Model, alive: np.ndarray, target: int, generator: np.random.Generator) -> None:

@@ -22,13 +22,13 @@ ROWS = 59
 MEAN, SCALE, QUATERNION, OPACITY, HARMONIC = slice(0, 3), slice(3, 6), slice(6, 10), 10, slice(11, 59)
 """Rows of a model: means (scene units), logarithms of scales, quaternions (w, x, y, z; any length), logit of
 the opacity, harmonics (16 coefficients, each for red, green and blue)."""
-GROUP, RECORD = 16, 90
+GROUP, RECORD = 16, 89
 """Gaussians that lie together in memory, and how many numbers each has: see ``kernels/state.h``."""
 MOMENTS, FIRST, SECOND, HARMONIC_SECOND = 14, 59, 73, 87
 """Adam's moments: of the first 14 rows each has its own (rows 59 and 73 on), the harmonics above degree 0 share a
 second one."""
-ACTIVITY, SEEN = 88, 89
-"""Sums since densification last looked: sizes of the mean's gradients times its depth, and views that showed it."""
+ACTIVITY = 88
+"""Sum since densification last looked: sizes of the mean's gradients times its depth."""
 STAGES = ("project", "bin", "forward", "loss", "backward", "update")
 
 
@@ -144,7 +144,7 @@ def _pointer(array: np.ndarray | None, dtype: Any) -> Any:
 class Kernels:
     """A context of the kernels: threads, scratch memory, and the last rendered image.
 
-    ``records`` below is ``float32[B, 90, 16]``, as :class:`.model.Model` keeps it: ``count`` Gaussians in blocks of
+    ``records`` below is ``float32[B, 89, 16]``, as :class:`.model.Model` keeps it: ``count`` Gaussians in blocks of
     sixteen.
 
     Args:
@@ -197,13 +197,14 @@ class Kernels:
             MemoryError: the pairs of Gaussians and tiles don't fit.
         """
         assert records.shape[1:] == (RECORD, GROUP) and count <= len(records) * GROUP, (records.shape, count)
-        self._size, self._count = (view.height, view.width), count
+        self._size, self._count = (0, 0), 0
         if not self._library.splat_forward(
             self._context, _pointer(records, np.float32), count, ctypes.byref(view), int(with_depth)
         ):
             raise MemoryError(
                 f"rendering {count} Gaussians at {view.width}×{view.height} needs more memory than there is"
             )
+        self._size, self._count = (view.height, view.width), count
 
     def loss(self, photo: np.ndarray, mask: np.ndarray | None, ssim_weight: float) -> float:
         """The loss of the rendered image against ``uint8[H, W, 3]``; its gradient stays in the context.
@@ -235,12 +236,14 @@ class Kernels:
 
     def update(self, records: np.ndarray, optimiser: OptimiserStruct) -> None:
         """One step of Adam, in place, for every Gaussian that the last rendering of ``records`` showed."""
+        assert self._count <= len(records) * GROUP, (self._count, records.shape)
         self._library.splat_update(
             self._context, _pointer(records, np.float32), None, ctypes.byref(optimiser)
         )
 
     def gradients(self, records: np.ndarray) -> np.ndarray:
         """``float32[59, count]``: the loss's gradient with respect to the model, after :meth:`loss`."""
+        assert self._count <= len(records) * GROUP, (self._count, records.shape)
         out = np.zeros((len(records), ROWS, GROUP), np.float32)
         self._library.splat_update(
             self._context, _pointer(records, np.float32), _pointer(out, np.float32), None

@@ -14,16 +14,17 @@ FLAT = 0.28209479177387814
 """The harmonic of degree 0: a colour c is 0.5 + FLAT times its coefficient."""
 
 BYTES_OF_PARAMETERS = 4 * RECORD
-"""Of one Gaussian: 59 parameters, 29 moments, 2 sums for densification."""
+"""Of one Gaussian: 59 parameters, 29 moments, a sum for densification."""
 
-BYTES_PER_GAUSSIAN = 5 * (BYTES_OF_PARAMETERS + 89 + 4 * 68) // 4
+BYTES_PER_GAUSSIAN = BYTES_OF_PARAMETERS + 5 * (BYTES_OF_PARAMETERS + 89 + 4 * 68) // 4
 """Of all memory that grows with the Gaussians: parameters, the kernels' tables (89 bytes), and 4 pairs of Gaussian and
-tile (68 bytes each: who touches what, and gradients), everything with a quarter to spare for growth.
+tile (68 bytes each: who touches what, and gradients), everything with a quarter to spare for growth; and the
+parameters once more while they are saved or moved to a larger place.
 """
 
 
 def blocks(count: int) -> np.ndarray:
-    """``float32[B, 90, 16]`` of zeros for ``count`` Gaussians or more, on a line of cache (64 bytes)."""
+    """``float32[B, 89, 16]`` of zeros for ``count`` Gaussians or more, on a line of cache (64 bytes)."""
     size = max(-(-count // GROUP), 1) * RECORD * GROUP
     memory = np.zeros(size + 16, np.float32)
     offset = (-memory.ctypes.data // 4) % 16
@@ -37,7 +38,7 @@ class Model:
         values: ``float32[59, N]``, their parameters.
 
     Attributes:
-        records: ``float32[B, 90, 16]``: the kernels' own layout; 16 B ≥ count.
+        records: ``float32[B, 89, 16]``: the kernels' own layout; 16 B ≥ count.
     """
 
     def __init__(self, values: np.ndarray) -> None:
@@ -65,17 +66,17 @@ class Model:
         return model
 
     def table(self) -> np.ndarray:
-        """``float32[90, N]``: everything."""
-        return self.records.transpose(1, 0, 2).reshape(RECORD, -1)[:, : self.count]
+        """``float32[89, N]``: everything, a copy."""
+        return self.records.transpose(1, 0, 2).reshape(RECORD, -1)[:, : self.count].copy()
 
     @property
     def values(self) -> np.ndarray:
         """``float32[59, N]``: the parameters, a copy."""
-        return self.records[:, :ROWS].transpose(1, 0, 2).reshape(ROWS, -1)[:, : self.count]
+        return self.table()[:ROWS]
 
     def row(self, row: int) -> np.ndarray:
-        """``float32[N]``: one of the 90 numbers of every Gaussian, a copy."""
-        return self.records[:, row].reshape(-1)[: self.count]
+        """``float32[N]``: one of the 89 numbers of every Gaussian, a copy."""
+        return self.records[:, row].reshape(-1)[: self.count].copy()
 
     def take(self, at: np.ndarray) -> np.ndarray:
         """``float32[59, M]``: parameters of the Gaussians ``at``."""
@@ -87,7 +88,7 @@ class Model:
         self.records[at // GROUP, ROWS:, at % GROUP] = 0
 
     def forget(self, row: int) -> None:
-        """Set one of the 90 numbers of every Gaussian to 0."""
+        """Set one of the 89 numbers of every Gaussian to 0."""
         self.records[:, row] = 0
 
     def opacities(self) -> np.ndarray:

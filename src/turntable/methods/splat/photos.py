@@ -209,6 +209,14 @@ class Photos:
         """Pixels of a photo, on average."""
         return float(np.mean([camera.width * camera.height for camera in self.cameras]))
 
+    @property
+    def sample(self) -> np.ndarray:
+        """``int64[M]``: all photos, or ``BORDERS`` evenly spread ones where they have more than ``READ_AT_ONCE``
+        pixels: what may be looked at before training begins.
+        """
+        count = len(self) if self._few else min(len(self), BORDERS)
+        return np.linspace(0, len(self) - 1, count).round().astype(np.int64)
+
     def border_colour(self) -> np.ndarray:
         """``float32[3]`` in [0, 1]: the median colour of the outermost pixels that count; of all that count, where
         none of those does. Of all photos, or of ``BORDERS`` evenly spread ones where they have more than

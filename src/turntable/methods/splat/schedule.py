@@ -36,8 +36,8 @@ def degree(fraction: float, most: int) -> int:
 
 
 SETTLING = 500
-"""Steps after which step sizes have begun to fall as one over the root of the steps: to a half at 1,500, to 3DGS's own at
-about 8,000. Without it a run of 3,000 steps stays 1.8 dB behind until its last quarter, and ends 0.2 dB lower.
+"""Steps after which step sizes have begun to fall as one over the root of the steps: to a half at 1,500, to a quarter (about
+3DGS's own) at 8,000. Without it a run of 3,000 steps stays 1.8 dB behind until its last quarter, and ends 0.2 dB lower.
 """
 
 

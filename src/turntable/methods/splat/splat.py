@@ -24,6 +24,8 @@ from .start import Start, from_photos, from_points, layout_of
 
 ENOUGH_POINTS = 500
 """Sparse points from which a scene can grow; fewer leave whole regions empty."""
+MOST_AT_START = 50_000
+"""Rays through photos to begin with: what a large photo has beyond is better grown where it is wanted."""
 START_OPACITY = 0.1
 """As 3DGS: low enough that light reaches what lies behind."""
 NOISE = 5e5
@@ -85,7 +87,9 @@ class Splat:
                 )
             start = from_points(points, colours, self._layout)
         else:
-            count = int(self._settings["start_gaussians"]) or int(self._photos.mean_pixels / 8)
+            count = int(self._settings["start_gaussians"]) or min(
+                int(self._photos.mean_pixels / 8), MOST_AT_START
+            )
             start = from_photos(self._photos, self._layout, max(min(count, self._most), 1), self._generator)
         if len(start.means) > self._most:
             chosen = np.sort(self._generator.permutation(len(start.means))[: self._most])

@@ -15,6 +15,8 @@ from .photos import Photos
 
 DEPTHS = 32
 """Depths tried for each ray: around the focus, neighbours differ by 15 % with the range below."""
+AT_ONCE = 20_000
+"""Rays whose depths are compared at once: their arrays take some 100 MB."""
 NEIGHBOURS = 4
 """Views that a ray is compared with: fewer mistake chance for likeness, more see it hidden."""
 
@@ -126,19 +128,21 @@ def from_photos(photos: Photos, layout: Layout, count: int, generator: np.random
     """Gaussians along rays through random pixels, each at the depth where other training photos look most
     alike.
 
-    A plane sweep: for each ray, points at DEPTHS depths (evenly spaced in 1/z, from a fifth to five times the
+    Rays go through all photos, or through ``photos.sample`` where they are too many to be read at once. A
+    plane sweep: for each ray, points at DEPTHS depths (evenly spaced in 1/z, from a fifth to five times the
     focus's distance) are looked up in NEIGHBOURS other photos of the coarsest level; the likeness of a depth
     is the mean colour difference, and a depth that few photos see counts as unlike. With one photo, depths
     are random.
     """
-    views = len(photos)
+    sample = photos.sample
+    views = len(sample)
     level = photos_level(photos)
-    chosen = generator.integers(0, views, count)
+    chosen = sample[generator.integers(0, views, count)]
     means, colours, sizes = np.zeros((count, 3)), np.zeros((count, 3)), np.zeros(count)
     near, far = 0.2 * layout.distance, 5.0 * layout.distance
     centres = np.stack([camera.centre for camera in photos.cameras])
     axes = np.stack([camera.forward for camera in photos.cameras])
-    for index in range(views):
+    for index in sample:
         rays = np.flatnonzero(chosen == index)
         if not len(rays):
             continue
@@ -164,10 +168,12 @@ def from_photos(photos: Photos, layout: Layout, count: int, generator: np.random
             away = np.linalg.norm(centres - centres[index], axis=1) / layout.distance
             turned = np.arccos(np.clip(axes @ axes[index], -1, 1))
             order = np.argsort(away + turned, kind="stable")
-            others = order[order != index][:NEIGHBOURS]
-            points = (directions[:, None] * z[..., None] - camera.t) @ camera.R
-            cost = unlikeness(photos, level, others, points, colour)
-            best = np.argmin(cost, axis=1)
+            others = order[(order != index) & np.isin(order, sample)][:NEIGHBOURS]
+            best = np.zeros(len(rays), np.int64)
+            for first in range(0, len(rays), AT_ONCE):
+                part = slice(first, first + AT_ONCE)
+                points = (directions[part, None] * z[part, :, None] - camera.t) @ camera.R
+                best[part] = np.argmin(unlikeness(photos, level, others, points, colour[part]), axis=1)
         else:
             best = generator.integers(0, DEPTHS, len(rays))
         z = z[np.arange(len(rays)), best]

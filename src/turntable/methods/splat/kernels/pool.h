@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,19 +48,26 @@ typedef struct pool {
 } pool;
 
 /* Numbers below 1e-38 count as 0: processors take a hundred cycles over one, and none matters here. */
-static unsigned flush_denormals(void) {
+static uint64_t flush_denormals(void) {
 #if defined(__x86_64__)
-    unsigned before = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(before | 0x8040);
+    uint64_t before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr((unsigned)before | 0x8040);
+    return before;
+#elif defined(__aarch64__)
+    uint64_t before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(before | (uint64_t)1 << 24));
     return before;
 #else
     return 0;
 #endif
 }
 
-static void restore_denormals(unsigned before) {
+static void restore_denormals(uint64_t before) {
 #if defined(__x86_64__)
-    __builtin_ia32_ldmxcsr(before);
+    __builtin_ia32_ldmxcsr((unsigned)before);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(before));
 #else
     (void)before;
 #endif

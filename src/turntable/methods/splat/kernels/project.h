@@ -92,10 +92,12 @@ INLINE void footprint_of(const view *v, const float *from, footprint *f) {
     f->xx = B[0] * B[0] + B[1] * B[1] + B[2] * B[2];
     f->xy = B[0] * B[3] + B[1] * B[4] + B[2] * B[5];
     f->yy = B[3] * B[3] + B[4] * B[4] + B[5] * B[5];
-    f->bare_determinant = larger(f->xx * f->yy - f->xy * f->xy, all(0));
+    /* Of a needle, xx yy - xy² is the small difference of great numbers; the same sum of squares loses no digits. */
+    vf m01 = B[0] * B[4] - B[1] * B[3], m02 = B[0] * B[5] - B[2] * B[3], m12 = B[1] * B[5] - B[2] * B[4];
+    f->bare_determinant = m01 * m01 + m02 * m02 + m12 * m12;
+    f->determinant = f->bare_determinant + v->dilation * (f->xx + f->yy + v->dilation);
     f->xx += v->dilation;
     f->yy += v->dilation;
-    f->determinant = f->xx * f->yy - f->xy * f->xy;
     f->opacity = smaller(1.0f / (1.0f + exp_exact(-load(from + OPACITY * GROUP))), all(ALPHA_MOST));
     f->coverage = all(1);
     if (v->filter) f->coverage = root(larger(f->bare_determinant / f->determinant, all(2.5e-5f)));

@@ -1,7 +1,7 @@
 /* Rasterisation of one tile, forward and backward; a lane is a pixel of a tile's row.
  *
  * Forward: C = Σ colour_i alpha_i T_i + T background, T_i the product of (1 - alpha_j) of what lies before i.
- * A splat counts at a pixel where alpha ≥ 1/255 and T_i > 1e-4; alpha is at most 0.99, for opacity is.
+ * A splat counts at a pixel where alpha ≥ 1/255 and T_i > 1e-4; alpha is at most the opacity, and that 0.99.
  * Backward, front to back again: with g = dL/dC, d L/d alpha_i = T_i colour_i·g - rest / (1 - alpha_i), where the
  * scalar rest is C·g less the share of i and of all before it.
  *
@@ -15,24 +15,28 @@
 #define CHECK_EVERY 16 /* splats between two looks at whether the tile is opaque: a look costs about one splat */
 #define STRETCH 16     /* rows after which an exponential is taken afresh: products' errors stay below 1e-5 */
 #define STEEPEST 100.0f /* powers of two that alpha may rise by in a stretch; what is steeper leaves float's range */
+#define CANCELLING 512.0f /* greatest terms of the change from row to row: 16 roundings of these stay below 1e-3 */
 
 /* One splat's alpha in a row of a tile, and what takes it to the next row. */
 typedef struct {
     vf alpha[ROW], ratio[ROW];
 } slope;
 
-/* Whether rows from dy on, `rows` of them, can be walked by products: nowhere does alpha rise out of nothing. */
+/* Whether rows from dy on, `rows` of them, can be walked by products: nowhere does alpha rise out of nothing, and no
+ * great terms cancel, so that alpha can't pass 0.991. */
 INLINE int is_gentle(const splat *s, const vf dx[ROW], float dy, int32_t rows) {
     float down = s->yy * (2.0f * dy + 1.0f);
     float left = s->xy * dx[0][0] + down, right = s->xy * dx[ROW - 1][LANES - 1] + down;
-    return (float)(rows - 1) * (left > right ? left : right) <= STEEPEST;
+    float widest = fabsf(dx[0][0]) > fabsf(dx[ROW - 1][LANES - 1]) ? fabsf(dx[0][0]) : fabsf(dx[ROW - 1][LANES - 1]);
+    return (float)(rows - 1) * (left > right ? left : right) <= STEEPEST &&
+           fabsf(s->xy) * widest + fabsf(down) <= CANCELLING;
 }
 
 INLINE void begin_slope(const splat *s, const vf dx[ROW], float dy, slope *p) {
     float along = s->yy * dy * dy + s->top, across = s->xy * dy, down = s->yy * (2.0f * dy + 1.0f);
     for (int j = 0; j < ROW; j++) {
         vf power = (dx[j] * s->xx + across) * dx[j] + along, change = dx[j] * s->xy + down;
-        p->alpha[j] = exp2_of(larger(power, all(-126.0f)));
+        p->alpha[j] = exp2_of(smaller(larger(power, all(-126.0f)), all(s->top))); /* rounding must not add light */
         p->ratio[j] = exp2_of(smaller(larger(change, all(-126.0f)), all(126.0f)));
     }
 }

@@ -107,6 +107,7 @@ static int make_room(context *c, size_t count, const view *v, int with_depth) {
 /* Room for the pairs that a projection has found; 0 where there is none. */
 static int make_room_for_pairs(context *c, int64_t pairs) {
     size_t capacity = (size_t)pairs + (size_t)pairs / 4 + 1024;
+    if (capacity > INT32_MAX) capacity = INT32_MAX; /* slots are counted in 32 bits */
     c->pair_capacity = 0;
     if (!RESERVE(c->touches, capacity) || !RESERVE(c->entries, capacity) ||
         !RESERVE(c->pair_gradients, capacity * PAIR_FLOATS))
@@ -131,7 +132,7 @@ static int project(context *c, const float *model) {
 /* Render into the context. With depth, the sums of weight times z and what light is left are kept as well. */
 EXPORTED int splat_forward(context *c, const float *model, int64_t count, const view *v, int with_depth) {
     double start = now();
-    unsigned before = flush_denormals();
+    uint64_t before = flush_denormals();
     c->view = *v;
     c->count = (int32_t)count;
     int done = make_room(c, (size_t)count, v, with_depth) && project(c, model);
@@ -151,7 +152,7 @@ EXPORTED int splat_forward(context *c, const float *model, int64_t count, const 
 /* The loss of the context's image against a photo, and its gradient into the context. */
 EXPORTED int splat_loss(context *c, const uint8_t *photo, const uint8_t *mask, float ssim_weight, double *loss) {
     double start = now();
-    unsigned before = flush_denormals();
+    uint64_t before = flush_denormals();
     int done = make_room_for_lines(c);
     if (done) *loss = loss_of(c, photo, mask, ssim_weight);
     restore_denormals(before);
@@ -162,7 +163,7 @@ EXPORTED int splat_loss(context *c, const uint8_t *photo, const uint8_t *mask, f
 /* From the context's image gradient to the parameters: Adam's step in place, or the gradients alone. */
 EXPORTED void splat_update(context *c, float *model, float *gradients, const optimiser *o) {
     double start = now();
-    unsigned before = flush_denormals();
+    uint64_t before = flush_denormals();
     pool_run(&c->pool, backward_tile, c, c->tiles_x * c->tiles_y);
     double back = now();
     update_work work = {c, model, gradients, o};

@@ -13,9 +13,7 @@
 #define GROUP 16 /* Gaussians that lie together: the widest vector there is */
 #define BLOCK 256 /* Gaussians that one task projects or updates */
 #define TILE_X (LANES > 8 ? LANES : 8) /* px: a tile's row is one register, two where they hold four floats */
-#ifndef TILE_Y
 #define TILE_Y 64 /* px: what is kept for a tile's pixels fits into 32 KB, and a Gaussian touches few tiles */
-#endif
 #define ROW (TILE_X / LANES) /* vectors in a tile's row */
 #define PAIR_FLOATS 12 /* gradient of one Gaussian in one tile: 9 used, padded to three vectors of four */
 #define DIGITS 2048 /* of the depth sort: 11 bits each of two passes */
@@ -25,7 +23,7 @@ enum {
     MOMENTS = 14, /* parameters that have moments of their own: all but the harmonics above degree 0 */
     FIRST = ROWS, SECOND = FIRST + MOMENTS, /* moments of these */
     HARMONIC_SECOND = SECOND + MOMENTS, /* one second moment for all harmonics above degree 0 */
-    ACTIVITY, SEEN, /* sums of the means' gradients in view units, and of views that showed it */
+    ACTIVITY, /* sum of the means' gradients in view units */
     RECORD
 };
 
@@ -128,7 +126,7 @@ INLINE size_t plane(const context *c) { return (size_t)c->padded_width * (size_t
 /* A model's numbers of the Gaussians from `at` on: row r is r * GROUP further. */
 INLINE size_t place(size_t at, size_t rows) { return at / GROUP * rows * GROUP + at % GROUP; }
 
-/* Grow-only memory on lines of cache; 0 where there is none. */
+/* Other memory, on lines of cache, whose contents are lost; 0 where there is none. */
 static int reserve(void **memory, size_t bytes) {
     free(*memory);
     *memory = NULL;

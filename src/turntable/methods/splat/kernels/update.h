@@ -35,7 +35,7 @@ static float noise_of(uint64_t bits) {
     return (sum * (1.0f / 65535) - 2.0f) * 1.7320508f;
 }
 
-/* dL/dparameter of LANES Gaussians, [59][LANES]; zero where they are not visible. */
+/* dL/dparameter of LANES Gaussians, [59][LANES]: of the harmonics in use; without meaning where not visible. */
 INLINE void gradients_of(const view *v, const footprint *f, vf sum[9], vi clamped[3], const float *from,
                          vf out[ROWS]) {
     vf a = f->yy / f->determinant, b = -f->xy / f->determinant, c = f->xx / f->determinant;
@@ -171,10 +171,10 @@ static int gather(const context *c, int32_t at, int32_t end, vf sum[9], vi *visi
     return any;
 }
 
-/* A decayed mean, or what it was where the Gaussian sits this step out. */
+/* A decayed mean. */
 INLINE vf decayed(float decay, vf was, vf now) { return decay * was + (1.0f - decay) * now; }
 
-/* One step of Adam for the rows from `first` to `last`, with moments of their own. */
+/* One step of Adam for the rows that have moments of their own. */
 INLINE void adam(const optimiser *o, float *from, const vf grads[ROWS], vi visible) {
     for (int row = 0; row < MOMENTS; row++) {
         float *value = from + row * GROUP, *first = from + (FIRST + row) * GROUP, *second = from + (SECOND + row) * GROUP;
@@ -253,7 +253,6 @@ static void update_block(void *argument, int block, int thread) {
         /* per unit of viewing angle: independent of how far away it is and of the photo's size */
         vf slope = root(x * x + y * y + z * z) * absolute(f.camera[2]);
         store(from + ACTIVITY * GROUP, load(from + ACTIVITY * GROUP) + keep(visible, slope));
-        store(from + SEEN * GROUP, load(from + SEEN * GROUP) + keep(visible, all(1)));
         grads[OPACITY] += o->opacity_weight / (float)c->count * f.opacity * (1.0f - f.opacity);
         for (int j = 0; j < 3; j++) grads[SCALE + j] += o->scale_weight / (3.0f * (float)c->count) * f.scale[j];
         adam(o, from, grads, visible);
