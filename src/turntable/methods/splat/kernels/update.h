@@ -182,8 +182,8 @@ INLINE void adam(const optimiser *o, float *from, const vf grads[ROWS], vi visib
         vf m_new = decayed(o->first, m, grads[row]), s_new = decayed(o->second, s, grads[row] * grads[row]);
         vf scale = inverse_root(larger(s_new * o->unbias_second, all(o->epsilon)));
         vf now = was - o->rate[row] * (m_new * o->unbias_first) * scale;
-        if (row == OPACITY) now = smaller(now, all(LOGIT_MOST));
         vi good = visible & is_finite(now);
+        if (row == OPACITY) now = smaller(now, all(LOGIT_MOST));
         store(first, choose(good, m_new, m));
         store(second, choose(good, s_new, s));
         store(value, choose(good, now, was));
