@@ -60,7 +60,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         bench = str(given.bench or Path(temporary) / "bench")
-        lines = rows(turntable("demo", "--bench", bench), "30s")
+        lines = rows(turntable("demo", "--bench", bench), "40s")
         for name, options, budget in JOBS:
             if (given.data / name).is_dir():
                 asked = ("compare", str(given.data / name), *options, "--budget", budget, "--bench", bench)

@@ -8,7 +8,7 @@ from . import _options as o
 @o.verb
 def demo(
     methods: o.MethodsOption = None,
-    budget: o.BudgetOption = "30s",
+    budget: o.BudgetOption = "40s",
     seeds: o.SeedsOption = 1,
     device: o.DeviceOption = "cpu",
     settings: o.SetOption = None,
