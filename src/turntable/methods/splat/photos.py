@@ -214,20 +214,18 @@ class Photos:
         """``int64[M]``: all photos, or ``BORDERS`` evenly spread ones where they have more than ``READ_AT_ONCE``
         pixels: what may be looked at before training begins.
         """
-        count = len(self) if self._few else min(len(self), BORDERS)
-        return np.linspace(0, len(self) - 1, count).round().astype(np.int64)
+        if self._few or len(self) <= BORDERS:
+            return np.arange(len(self))
+        return np.linspace(0, len(self) - 1, BORDERS).astype(np.int64)
 
     def border_colour(self) -> np.ndarray:
         """``float32[3]`` in [0, 1]: the median colour of the outermost pixels that count; of all that count, where
         none of those does. Of all photos, or of ``BORDERS`` evenly spread ones where they have more than
         ``READ_AT_ONCE`` pixels.
         """
-        looked_at = np.arange(len(self))
-        if not self._few and len(self) > BORDERS:
-            looked_at = np.linspace(0, len(self) - 1, BORDERS).astype(np.int64)
         level = len(self._kept) - 1
         border, inside = [], []
-        for index in looked_at.tolist():
+        for index in self.sample.tolist():
             photo, mask = self.photo(index, level), self.mask(index, level)
             edge = np.ones(photo.shape[:2], bool)
             edge[1:-1, 1:-1] = False
