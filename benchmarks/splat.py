@@ -37,6 +37,8 @@ LOOKS = (2.5, 8.0, 15.0, 30.0, 60.0)
 """When fox's longest run is looked at on its way."""
 ALL_SEEDS_UNTIL = 120.0
 """Device seconds of a budget up to which every seed is run; of longer ones every third."""
+RUN_COLUMNS = ("PSNR", "worst view", "steps", "Gaussians", "setup s", "memory MB")
+"""What ``_curve_row`` ends with."""
 SINGLE_THREAD = (8.0, 30.0)
 """Budgets on fox that are also run on one thread."""
 
@@ -74,12 +76,7 @@ def curve(plan: Plan) -> None:
         "threads",
         "device s",
         "seeds",
-        "PSNR",
-        "worst view",
-        "steps",
-        "Gaussians",
-        "setup s",
-        "memory MB",
+        *RUN_COLUMNS,
     )
     table(header, _curve_rows(plan))
 
@@ -151,12 +148,7 @@ def ablation(plan: Plan) -> None:
             "change",
             "settings",
             "gain",
-            "PSNR",
-            "worst view",
-            "steps",
-            "Gaussians",
-            "setup s",
-            "memory MB",
+            *RUN_COLUMNS,
         )
         table(header, _ablation_rows(of, plan, budget))
 
