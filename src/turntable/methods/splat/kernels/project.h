@@ -129,62 +129,79 @@ typedef struct {
     const float *model;
 } project_work;
 
-INLINE int32_t floor_of(float x, float least, float most) { /* within bounds, whatever x is but NaN */
-    return (int32_t)floorf(x < least ? least : x > most ? most : x);
+/* Asks for the first rows of the group in which Gaussian `at` is; where a group takes several vectors, for as many
+ * rows as fall to the one of `at`. Processors foresee this only in part. */
+INLINE void fetch_group(const float *model, int32_t at, int32_t count, int rows) {
+    if (at >= count) return;
+    const float *from = model + (size_t)at / GROUP * RECORD * GROUP;
+    int turn = at % GROUP / LANES, turns = GROUP / LANES;
+    for (int row = rows * turn / turns; row < rows * (turn + 1) / turns; row++) __builtin_prefetch(from + row * GROUP);
 }
 
-/* The ellipse of alpha = 1/255 around a centre. With u across and w down from there, and r the squared extent in
- * standard deviations, c w² + 2 b u w + a u² = r is w = slope u ± sqrt(most - bend u²), slope = -b/c, most = r/c,
- * bend = det/c²; it is lowest in the picture at u = lean = -(b/a) high and highest at -lean. */
+/* Of LANES Gaussians, the ellipses of alpha = 1/255. With u across and w down from the centre (x, y), and r the squared
+ * extent in standard deviations, c w² + 2 b u w + a u² = r is w = slope u ± sqrt(most - bend u²), slope = -b/c,
+ * most = r/c, bend = det/c²; it is lowest in the picture at u = lean = -(b/a) high and highest at -lean. */
 typedef struct {
-    float slope, most, bend, lean;
-} ellipse;
+    vf x, y, slope, most, bend, lean;
+} ellipses;
 
-/* Rows of pixels, from first to last, that the ellipse may reach in each column of tiles from `from` on: [LANES].
- * Where it reaches none, last < first. A hundredth of a pixel is added for rounding. */
-INLINE void rows_of(const splat *s, const ellipse *e, int32_t from, int32_t height, int32_t first[LANES], int32_t last[LANES]) {
-    vf index;
-    for (int i = 0; i < LANES; i++) index[i] = (float)(i * TILE_X);
-    vf low = index + ((float)(from * TILE_X) + 0.5f - s->x), high = low + (float)(TILE_X - 1);
-    vf up = smaller(larger(all(e->lean), low), high), down = smaller(larger(all(-e->lean), low), high);
+/* Rows of pixels, from first to last, that each ellipse may reach in its column of tiles. Where it reaches none,
+ * last < first. A hundredth of a pixel is added for rounding. */
+INLINE void rows_of(const ellipses *e, vi column, int32_t height, vi *first, vi *last) {
+    vf low = __builtin_convertvector(column * TILE_X, vf) + 0.5f - e->x, high = low + (float)(TILE_X - 1);
+    vf up = smaller(larger(e->lean, low), high), down = smaller(larger(-e->lean, low), high);
     vf under_up = e->most - e->bend * up * up, under_down = e->most - e->bend * down * down;
-    vf bottom = s->y + e->slope * up + root(larger(under_up, all(0))) - 0.49f;
-    vf top = s->y + e->slope * down - root(larger(under_down, all(0))) - 0.51f;
+    vf bottom = e->y + e->slope * up + root(larger(under_up, all(0))) - 0.49f;
+    vf top = e->y + e->slope * down - root(larger(under_down, all(0))) - 0.51f;
     bottom = smaller(larger(bottom, all(-1.0f)), all((float)(height - 1)));
     top = smaller(larger(top, all(-1.0f)), all((float)height));
-    vi begin = __builtin_convertvector(top + 2.0f, vi) - 1, end = __builtin_convertvector(bottom + 1.0f, vi) - 1;
     /* begin = ceil(top) but for whole numbers, where it is one more: those lie outside by the hundredth */
+    *first = __builtin_convertvector(top + 2.0f, vi) - 1;
     vi touched = (vi)(larger(under_up, under_down) >= -0.02f * e->most - 0.02f);
-    end = (touched & end) | (~touched & all_int(-1));
-    memcpy(first, &begin, sizeof begin);
-    memcpy(last, &end, sizeof end);
+    *last = choose_int(touched, __builtin_convertvector(bottom + 1.0f, vi) - 1, all_int(-1));
 }
 
-/* The tiles of one Gaussian, into the thread's scratch memory from `filled` on; how many there are then, or -1. */
-static int64_t find_tiles(context *c, bench_of_thread *bench, const splat *s, const ellipse *e, int64_t filled) {
-    int32_t left = floor_of((s->x - s->wide - 0.5f) / TILE_X, 0, (float)(c->tiles_x - 1));
-    int32_t right = floor_of((s->x + s->wide - 0.5f) / TILE_X, 0, (float)(c->tiles_x - 1));
-    size_t most = (size_t)filled + (size_t)(right - left + 1) * (size_t)c->tiles_y;
-    if (most > bench->touch_capacity) {
-        touch *larger_one = realloc(bench->touches, 2 * most * sizeof *larger_one);
-        if (!larger_one) return -1;
-        bench->touches = larger_one;
-        bench->touch_capacity = 2 * most;
+/* The column of tiles in which x lies, or the nearest there is: whatever x is, NaN too. */
+INLINE vi column_of(const context *c, vf x) {
+    vf column = (x - 0.5f) * (1.0f / TILE_X);
+    return __builtin_convertvector(smaller(larger(column, all(0)), all((float)(c->tiles_x - 1))), vi);
+}
+
+/* The tiles of LANES Gaussians of which those that are `seen` touch the columns of tiles from left to right. They go into
+ * the thread's scratch memory, from `filled` on, one Gaussian's after the other's; ends[lane] says where
+ * each one's end there. 0 where memory ran out. */
+INLINE int find_tiles(context *c, bench_of_thread *bench, const ellipses *e, vi seen, vi left, vi right, int64_t filled,
+                      int64_t ends[LANES]) {
+    vi columns = seen & (right - left + 1);
+    int32_t most = 0;
+    int64_t all_columns = 0;
+    for (int lane = 0; lane < LANES; lane++) {
+        most = columns[lane] > most ? columns[lane] : most;
+        all_columns += columns[lane];
     }
+    size_t needed = (size_t)filled + (size_t)all_columns * (size_t)c->tiles_y;
+    if (needed > bench->touch_capacity) {
+        touch *larger_one = realloc(bench->touches, 2 * needed * sizeof *larger_one);
+        if (!larger_one) return 0;
+        bench->touches = larger_one;
+        bench->touch_capacity = 2 * needed;
+    }
+    for (int32_t i = 0; i < most; i++) rows_of(e, left + i, c->view.height, &bench->first_rows[i], &bench->last_rows[i]);
+    const int32_t *first = (const int32_t *)bench->first_rows, *last = (const int32_t *)bench->last_rows;
     touch *to = bench->touches + filled;
-    for (int32_t from = left; from <= right; from += LANES) {
-        int32_t first[LANES], last[LANES];
-        rows_of(s, e, from, c->view.height, first, last);
-        for (int32_t i = 0; i < LANES && from + i <= right; i++) {
-            if (last[i] < first[i]) continue;
-            int32_t ty = first[i] / TILE_Y, tile = ty * c->tiles_x + from + i, begin = first[i] % TILE_Y;
-            int32_t end = last[i] - ty * TILE_Y;
+    for (int lane = 0; lane < LANES; lane++) {
+        for (int32_t i = 0; i < columns[lane]; i++) {
+            int32_t top = first[i * LANES + lane], bottom = last[i * LANES + lane];
+            if (bottom < top) continue;
+            int32_t ty = top / TILE_Y, tile = ty * c->tiles_x + left[lane] + i, begin = top % TILE_Y;
+            int32_t end = bottom - ty * TILE_Y;
             for (; end >= TILE_Y; end -= TILE_Y, begin = 0, tile += c->tiles_x)
                 *to++ = (touch){tile, (uint8_t)begin, TILE_Y - 1};
             *to++ = (touch){tile, (uint8_t)begin, (uint8_t)end};
         }
+        ends[lane] = to - bench->touches;
     }
-    return to - bench->touches;
+    return 1;
 }
 
 /* Slots for the tiles that a block has found: which ones is left to chance, and nothing depends on it. */
@@ -205,6 +222,7 @@ static void project_block(void *argument, int block, int thread) {
     int64_t filled = 0;
     for (int32_t at = first; at < end; at += LANES) {
         const float *from = work->model + place((size_t)at, RECORD);
+        fetch_group(work->model, at + GROUP, c->count, ROWS);
         footprint f;
         footprint_of(v, from, &f);
         vf x = v->fx * f.camera[0] / f.camera[2] + v->cx;
@@ -229,30 +247,27 @@ static void project_block(void *argument, int block, int thread) {
         seen &= is_finite(colour[0]) & is_finite(colour[1]) & is_finite(colour[2]);
         vf xx = -0.5f * LOG2E * a, xy = -LOG2E * b, yy = -0.5f * LOG2E * cc;
         vf decay = exp2_of(larger(2.0f * yy, all(-126.0f)));
-        vf lean = -b / a * high, per_c = 1.0f / cc;
         /* det = ac - b² = 1 / determinant, which loses fewer digits */
-        vf extra[4] = {-b * per_c, reach * per_c, inverse * per_c * per_c, lean};
+        vf per_c = 1.0f / cc;
+        ellipses e = {x, y, -b * per_c, reach * per_c, inverse * per_c * per_c, -b / a * high};
+        int64_t ends[LANES];
+        if (!find_tiles(c, bench, &e, seen, column_of(c, x - wide), column_of(c, x + wide), filled, ends)) {
+            atomic_store(&c->out_of_memory, 1);
+            return;
+        }
         vf columns[16] = {x, y, xx, xy, yy, top, larger(colour[0], all(0)), larger(colour[1], all(0)),
                           larger(colour[2], all(0)), f.camera[2], decay, a, b, cc, wide, high};
         vi below = ((vi)(colour[0] <= 0) & 1) | ((vi)(colour[1] <= 0) & 2) | ((vi)(colour[2] <= 0) & 4);
-        float values[16][LANES], ellipses[4][LANES];
+        float values[16][LANES];
         memcpy(values, columns, sizeof values);
-        memcpy(ellipses, extra, sizeof ellipses);
         for (int lane = 0; lane < LANES && at + lane < end; lane++) {
-            if (!seen[lane]) continue;
+            if (ends[lane] == filled) continue;
             int32_t g = at + lane;
             float *to = (float *)&c->splats[g];
             for (int i = 0; i < 16; i++) to[i] = values[i][lane];
-            ellipse e = {ellipses[0][lane], ellipses[1][lane], ellipses[2][lane], ellipses[3][lane]};
-            int64_t now = find_tiles(c, bench, &c->splats[g], &e, filled);
-            if (now < 0) {
-                atomic_store(&c->out_of_memory, 1);
-                return;
-            }
-            c->spans[g] = (span){(int32_t)filled, (int32_t)(now - filled)};
+            c->spans[g] = (span){(int32_t)filled, (int32_t)(ends[lane] - filled)};
             c->clamped[g] = (uint8_t)below[lane];
-            if (now == filled) continue;
-            filled = now;
+            filled = ends[lane];
             visible++;
             uint32_t key;
             memcpy(&key, &c->splats[g].depth, 4); /* positive floats sort as their bits do */

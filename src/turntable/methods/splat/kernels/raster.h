@@ -77,9 +77,16 @@ static void clear_outside(const context *c, int32_t ty, int32_t tx, vf transmitt
                     transmittance[row][j][i] = 0;
 }
 
-/* Splats lie anywhere in memory: asked for 8 pairs ahead, they come in time. */
-INLINE void fetch_ahead(const context *c, const entry *entries, int32_t k, int32_t count) {
-    if (k + 8 < count) __builtin_prefetch(&c->splats[entries[k + 8].splat]);
+/* Splats lie anywhere in memory: asked for 8 pairs ahead, they come in time. So do the places of their gradients, and a
+ * store that waits for its line holds up all stores after it. */
+INLINE void fetch_ahead(const context *c, const entry *entries, int32_t k, int32_t count, int backward) {
+    if (k + 8 >= count) return;
+    const entry *soon = &entries[k + 8];
+    __builtin_prefetch(&c->splats[soon->splat]);
+    if (!backward) return;
+    const float *place = c->pair_gradients + (size_t)soon->slot * PAIR_FLOATS;
+    __builtin_prefetch(place, 1);
+    __builtin_prefetch(place + PAIR_FLOATS - 1, 1); /* it may begin in one line and end in the next */
 }
 
 typedef struct { /* one row of a tile while it is rendered */
@@ -111,7 +118,7 @@ INLINE void forward_tile(context *c, int tile, int with_depth) {
     int32_t count = (int32_t)(c->tile_first[tile + 1] - c->tile_first[tile]), k;
     for (k = 0; k < count; k++) {
         if (k % CHECK_EVERY == 0 && k && opaque(left)) break;
-        fetch_ahead(c, entries, k, count);
+        fetch_ahead(c, entries, k, count, 0);
         const splat *s = &c->splats[entries[k].splat];
         vf dx[ROW];
         for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;
@@ -228,7 +235,7 @@ static void backward_tile(void *argument, int tile, int thread) {
     const entry *entries = c->entries + c->tile_first[tile];
     int32_t count = (int32_t)(c->tile_first[tile + 1] - c->tile_first[tile]), k;
     for (k = 0; k < c->tile_last[tile]; k++) {
-        fetch_ahead(c, entries, k, count);
+        fetch_ahead(c, entries, k, count, 1);
         const splat *s = &c->splats[entries[k].splat];
         vf dx[ROW];
         for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;

@@ -53,6 +53,8 @@ EXPORTED void splat_close(context *c) {
     pool_close(&c->pool);
     for (int thread = 0; c->benches && thread < c->threads; thread++) {
         free(c->benches[thread].touches);
+        free(c->benches[thread].first_rows);
+        free(c->benches[thread].last_rows);
         free(c->benches[thread].lines);
     }
     void *all_memory[] = {c->benches, c->splats, c->spans, c->clamped, c->order, c->order_spare, c->block_visible,
@@ -77,6 +79,13 @@ static int make_room(context *c, size_t count, const view *v, int with_depth) {
     c->tiles_y = (v->height + TILE_Y - 1) / TILE_Y;
     c->padded_width = c->tiles_x * TILE_X;
     c->padded_height = c->tiles_y * TILE_Y;
+    if ((size_t)c->tiles_x > c->column_capacity) {
+        c->column_capacity = 0;
+        for (int thread = 0; thread < c->threads; thread++)
+            if (!RESERVE(c->benches[thread].first_rows, c->tiles_x) || !RESERVE(c->benches[thread].last_rows, c->tiles_x))
+                return 0;
+        c->column_capacity = (size_t)c->tiles_x;
+    }
     size_t tiles = (size_t)c->tiles_x * (size_t)c->tiles_y;
     if (tiles > c->tile_capacity) {
         c->tile_capacity = 0;

@@ -74,6 +74,7 @@ typedef struct {
 typedef struct { /* scratch memory of one thread */
     size_t touch_capacity, line_capacity;
     touch *touches;
+    vi *first_rows, *last_rows; /* [tiles_x]: of LANES Gaussians, each in a column of its own */
     float *lines;
 } bench_of_thread;
 
@@ -117,6 +118,7 @@ typedef struct {
     float *gradient; /* the same: of the loss with respect to the image */
     size_t depth_capacity;
     float *depth, *transmittance; /* [padded_height][padded_width] */
+    size_t column_capacity;
     size_t row_capacity;
     double *row_loss; /* [3][padded_height][2] */
 } context;

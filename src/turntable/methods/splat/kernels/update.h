@@ -237,6 +237,7 @@ static void update_block(void *argument, int block, int thread) {
     for (int32_t at = first; at < end; at += LANES) {
         vi visible, clamped[3];
         vf sum[9], grads[ROWS];
+        fetch_group(work->model, at + GROUP, c->count, RECORD);
         if (!gather(c, at, end, sum, &visible, clamped) && !work->gradients) continue;
         float *from = work->model + place((size_t)at, RECORD);
         footprint f;

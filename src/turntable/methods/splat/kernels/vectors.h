@@ -39,6 +39,8 @@ INLINE vi all_int(int32_t x) { return x + (vi){0}; }
 /* Lane by lane: where the mask (all ones or all zeros) is set, a, else b. */
 INLINE vf choose(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 
+INLINE vi choose_int(vi mask, vi a, vi b) { return (mask & a) | (~mask & b); }
+
 INLINE vf keep(vi mask, vf a) { return (vf)(mask & (vi)a); }
 
 /* A NaN in a gives b, so that a value can be brought into bounds with certainty: larger(NaN, b) is b. */
