@@ -62,13 +62,10 @@ INLINE vf root(vf a) {
 INLINE vf exp2_of(vf x) {
     vf shifted = x + 12582912.0f; /* 1.5 * 2^23: the sum's low bits are the nearest integer */
     vf f = x - (shifted - 12582912.0f);
-    vf p = all(1.5403530e-4f);
-    p = p * f + 1.3333558e-3f;
-    p = p * f + 9.6181291e-3f;
-    p = p * f + 5.5504109e-2f;
-    p = p * f + 2.4022651e-1f;
-    p = p * f + 6.9314718e-1f;
-    p = p * f + 1.0f;
+    /* Estrin's order: half of Horner's wait, and a splat's first row waits for it */
+    vf ff = f * f, low = 6.9314718e-1f * f + 1.0f, middle = 5.5504109e-2f * f + 2.4022651e-1f;
+    vf high = (1.5403530e-4f * f + 1.3333558e-3f) * f + 9.6181291e-3f;
+    vf p = (high * ff + middle) * ff + low;
     return (vf)((vu)p + ((vu)shifted << 23));
 }
 
