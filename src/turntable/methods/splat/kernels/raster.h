@@ -12,7 +12,7 @@
 
 #include "state.h"
 
-#define CHECK_EVERY 16 /* splats between two looks at whether the tile is opaque: a look costs about one splat */
+#define BATCH 16 /* splats begun together; after them a look, about as dear as one splat, whether the tile is opaque */
 #define STRETCH 16     /* rows after which an exponential is taken afresh: products' errors stay below 1e-5 */
 #define STEEPEST 100.0f /* powers of two that alpha may rise by in a stretch; what is steeper leaves float's range */
 #define CANCELLING 512.0f /* greatest terms of the change from row to row: 16 roundings of these stay below 1e-3 */
@@ -59,12 +59,14 @@ static void columns_of(vf columns[ROW], int32_t tile_x) {
         for (int i = 0; i < LANES; i++) columns[j][i] = (float)(tile_x * TILE_X + j * LANES + i) + 0.5f;
 }
 
-INLINE int opaque(vf transmittance[TILE_Y][ROW]) {
-    vf most = transmittance[0][0];
-    for (int row = 0; row < TILE_Y; row++)
-        for (int j = 0; j < ROW; j++) most = larger(most, transmittance[row][j]);
-    for (int i = 0; i < LANES; i++)
-        if (most[i] > TRANSMITTANCE_LEAST) return 0;
+INLINE int opaque(vf transmittance[TILE_Y][ROW]) { /* which the first rows mostly answer */
+    for (int from = 0; from < TILE_Y; from += 8) {
+        vf most = transmittance[from][0];
+        for (int row = from; row < from + 8; row++)
+            for (int j = 0; j < ROW; j++) most = larger(most, transmittance[row][j]);
+        for (int i = 0; i < LANES; i++)
+            if (most[i] > TRANSMITTANCE_LEAST) return 0;
+    }
     return 1;
 }
 
@@ -77,16 +79,44 @@ static void clear_outside(const context *c, int32_t ty, int32_t tx, vf transmitt
                     transmittance[row][j][i] = 0;
 }
 
-/* Splats lie anywhere in memory: asked for 8 pairs ahead, they come in time. So do the places of their gradients, and a
+/* Where a splat enters a tile. From its address to its first alpha a hundred cycles pass, most of them waiting: so a
+ * batch is begun before the first of it is walked down. */
+typedef struct {
+    slope slope;
+    float dy;      /* of the first row */
+    int32_t stop;  /* the first stretch's end */
+    int32_t gentle; /* whether it can be walked by products */
+} entrance;
+
+/* A stretch from `row` on: where it ends, whether it is gentle, and its first row. */
+INLINE void enter(const splat *s, const vf dx[ROW], int32_t row, int32_t last, float dy, entrance *to) {
+    to->dy = dy;
+    to->stop = row + STRETCH <= last + 1 ? row + STRETCH : last + 1;
+    to->gentle = is_gentle(s, dx, dy, to->stop - row);
+    begin_slope(s, dx, dy, &to->slope);
+}
+
+/* Splats lie anywhere in memory: asked for a batch ahead, they come in time. So do the places of their gradients, and a
  * store that waits for its line holds up all stores after it. */
-INLINE void fetch_ahead(const context *c, const entry *entries, int32_t k, int32_t count, int backward) {
-    if (k + 8 >= count) return;
-    const entry *soon = &entries[k + 8];
-    __builtin_prefetch(&c->splats[soon->splat]);
+INLINE void fetch_entry(const context *c, const entry *e, int backward) {
+    __builtin_prefetch(&c->splats[e->splat]);
     if (!backward) return;
-    const float *place = c->pair_gradients + (size_t)soon->slot * PAIR_FLOATS;
+    const float *place = c->pair_gradients + (size_t)e->slot * PAIR_FLOATS;
     __builtin_prefetch(place, 1);
     __builtin_prefetch(place + PAIR_FLOATS - 1, 1); /* it may begin in one line and end in the next */
+}
+
+/* Begins `count` splats of a tile, of `ahead` that are left. */
+INLINE void enter_batch(const context *c, const entry *entries, int32_t count, int32_t ahead, int32_t ty,
+                        const vf columns[ROW], entrance to[BATCH], int backward) {
+    for (int32_t i = 0; i < count; i++) {
+        if (i + BATCH < ahead) fetch_entry(c, &entries[i + BATCH], backward);
+        const splat *s = &c->splats[entries[i].splat];
+        vf dx[ROW];
+        for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;
+        float dy = (float)(ty * TILE_Y + entries[i].first) + 0.5f - s->y;
+        enter(s, dx, entries[i].first, entries[i].last, dy, &to[i]);
+    }
 }
 
 typedef struct { /* one row of a tile while it is rendered */
@@ -115,26 +145,33 @@ INLINE void forward_tile(context *c, int tile, int with_depth) {
     clear_outside(c, ty, tx, left);
     columns_of(columns, tx);
     const entry *entries = c->entries + c->tile_first[tile];
-    int32_t count = (int32_t)(c->tile_first[tile + 1] - c->tile_first[tile]), k;
-    for (k = 0; k < count; k++) {
-        if (k % CHECK_EVERY == 0 && k && opaque(left)) break;
-        fetch_ahead(c, entries, k, count, 0);
-        const splat *s = &c->splats[entries[k].splat];
-        vf dx[ROW];
-        for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;
-        float dy = (float)(ty * TILE_Y + entries[k].first) + 0.5f - s->y;
-        for (int32_t row = entries[k].first, last = entries[k].last; row <= last;) {
-            int32_t stop = row + STRETCH <= last + 1 ? row + STRETCH : last + 1;
-            slope p;
-            if (is_gentle(s, dx, dy, stop - row)) {
-                begin_slope(s, dx, dy, &p);
-                dy += (float)(stop - row);
-                for (; row < stop; row++, next_row(s, &p)) lay_on(s, &p, &rows[row], left[row], depth[row], with_depth);
-            } else {
-                for (; row < stop; row++, dy += 1.0f) {
-                    begin_slope(s, dx, dy, &p);
-                    lay_on(s, &p, &rows[row], left[row], depth[row], with_depth);
+    int32_t count = (int32_t)(c->tile_first[tile + 1] - c->tile_first[tile]), k, end;
+    for (k = 0; k < BATCH && k < count; k++) fetch_entry(c, &entries[k], 0);
+    for (k = 0; k < count && !(k && opaque(left)); k = end) {
+        entrance entrances[BATCH];
+        end = k + BATCH < count ? k + BATCH : count;
+        enter_batch(c, entries + k, end - k, count - k, ty, columns, entrances, 0);
+        for (int32_t i = k; i < end; i++) {
+            const splat *s = &c->splats[entries[i].splat];
+            entrance *e = &entrances[i - k];
+            for (int32_t row = entries[i].first, last = entries[i].last;;) {
+                slope p = e->slope;
+                float dy = e->dy;
+                int32_t stop = e->stop;
+                if (e->gentle) {
+                    dy += (float)(stop - row);
+                    for (; row < stop; row++, next_row(s, &p)) lay_on(s, &p, &rows[row], left[row], depth[row], with_depth);
+                    if (row > last) break;
                 }
+                vf dx[ROW];
+                for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;
+                for (; row < stop; row++) {
+                    lay_on(s, &p, &rows[row], left[row], depth[row], with_depth);
+                    dy += 1.0f;
+                    begin_slope(s, dx, dy, &p);
+                }
+                if (row > last) break;
+                enter(s, dx, row, last, dy, e);
             }
         }
     }
@@ -233,32 +270,39 @@ static void backward_tile(void *argument, int tile, int thread) {
         }
     columns_of(columns, tx);
     const entry *entries = c->entries + c->tile_first[tile];
-    int32_t count = (int32_t)(c->tile_first[tile + 1] - c->tile_first[tile]), k;
-    for (k = 0; k < c->tile_last[tile]; k++) {
-        fetch_ahead(c, entries, k, count, 1);
-        const splat *s = &c->splats[entries[k].splat];
-        vf dx[ROW];
-        for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;
-        share sum;
-        for (int j = 0; j < ROW; j++)
-            sum.power[j] = sum.power_y[j] = sum.power_yy[j] = sum.red[j] = sum.green[j] = sum.blue[j] = all(0);
-        float dy = (float)(ty * TILE_Y + entries[k].first) + 0.5f - s->y;
-        for (int32_t row = entries[k].first, last = entries[k].last; row <= last;) {
-            int32_t stop = row + STRETCH <= last + 1 ? row + STRETCH : last + 1;
-            slope p;
-            if (is_gentle(s, dx, dy, stop - row)) {
-                begin_slope(s, dx, dy, &p);
-                vf down = all(dy);
-                dy += (float)(stop - row);
-                for (; row < stop; row++, next_row(s, &p), down += 1.0f) take_share(s, &p, &rows[row], down, &sum);
-            } else {
-                for (; row < stop; row++, dy += 1.0f) {
-                    begin_slope(s, dx, dy, &p);
-                    take_share(s, &p, &rows[row], all(dy), &sum);
+    int32_t count = (int32_t)(c->tile_first[tile + 1] - c->tile_first[tile]), looked_at = c->tile_last[tile], k, end;
+    for (k = 0; k < BATCH && k < looked_at; k++) fetch_entry(c, &entries[k], 1);
+    for (k = 0; k < looked_at; k = end) {
+        entrance entrances[BATCH];
+        end = k + BATCH < looked_at ? k + BATCH : looked_at;
+        enter_batch(c, entries + k, end - k, looked_at - k, ty, columns, entrances, 1);
+        for (int32_t i = k; i < end; i++) {
+            const splat *s = &c->splats[entries[i].splat];
+            entrance *e = &entrances[i - k];
+            vf dx[ROW];
+            for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;
+            share sum;
+            for (int j = 0; j < ROW; j++)
+                sum.power[j] = sum.power_y[j] = sum.power_yy[j] = sum.red[j] = sum.green[j] = sum.blue[j] = all(0);
+            for (int32_t row = entries[i].first, last = entries[i].last;;) {
+                slope p = e->slope;
+                float dy = e->dy;
+                int32_t stop = e->stop;
+                if (e->gentle) {
+                    vf down = all(dy);
+                    dy += (float)(stop - row);
+                    for (; row < stop; row++, next_row(s, &p), down += 1.0f) take_share(s, &p, &rows[row], down, &sum);
                 }
+                for (; row < stop; row++) {
+                    take_share(s, &p, &rows[row], all(dy), &sum);
+                    dy += 1.0f;
+                    begin_slope(s, dx, dy, &p);
+                }
+                if (row > last) break;
+                enter(s, dx, row, last, dy, e);
             }
+            keep_share(&sum, dx, c->pair_gradients + (size_t)entries[i].slot * PAIR_FLOATS);
         }
-        keep_share(&sum, dx, c->pair_gradients + (size_t)entries[k].slot * PAIR_FLOATS);
     }
     for (; k < count; k++) memset(c->pair_gradients + (size_t)entries[k].slot * PAIR_FLOATS, 0, PAIR_FLOATS * 4);
 }

@@ -7,6 +7,8 @@
 #ifndef SPLAT_STATE_H
 #define SPLAT_STATE_H
 
+#include <sys/mman.h>
+
 #include "pool.h"
 #include "vectors.h"
 
@@ -128,11 +130,19 @@ INLINE size_t plane(const context *c) { return (size_t)c->padded_width * (size_t
 /* A model's numbers of the Gaussians from `at` on: row r is r * GROUP further. */
 INLINE size_t place(size_t at, size_t rows) { return at / GROUP * rows * GROUP + at % GROUP; }
 
-/* Other memory, on lines of cache, whose contents are lost; 0 where there is none. */
+/* Other memory, on lines of cache, whose contents are lost; 0 where there is none. What is large lies in large pages
+ * where the system has them: most of it is read in no order, and looking up a small page takes as long as the rest. */
 static int reserve(void **memory, size_t bytes) {
     free(*memory);
     *memory = NULL;
-    return posix_memalign(memory, 64, bytes + 64) == 0;
+    size_t page = (size_t)1 << 21;
+    if (bytes < page) return posix_memalign(memory, 64, bytes + 64) == 0;
+    bytes = (bytes + 64 + page - 1) / page * page;
+    if (posix_memalign(memory, page, bytes)) return 0;
+#ifdef MADV_HUGEPAGE
+    madvise(*memory, bytes, MADV_HUGEPAGE);
+#endif
+    return 1;
 }
 
 #define RESERVE(pointer, count) reserve((void **)&(pointer), (size_t)(count) * sizeof *(pointer))
