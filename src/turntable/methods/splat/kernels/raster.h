@@ -83,8 +83,8 @@ static void clear_outside(const context *c, int32_t ty, int32_t tx, vf transmitt
  * batch is begun before the first of it is walked down. */
 typedef struct {
     slope slope;
-    float dy;      /* of the first row */
-    int32_t stop;  /* the first stretch's end */
+    float dy;       /* of the first row */
+    int32_t stop;   /* the first stretch's end */
     int32_t gentle; /* whether it can be walked by products */
 } entrance;
 
@@ -205,11 +205,14 @@ typedef struct { /* one row of a tile on the way back: light left, what still li
     vf left[ROW], rest[ROW], red[ROW], green[ROW], blue[ROW];
 } graded_row;
 
-typedef struct { /* sums over a splat's pixels in a tile, each lane its own column */
-    vf power[ROW], power_y[ROW], power_yy[ROW], red[ROW], green[ROW], blue[ROW];
+/* Sums over a splat's pixels in a tile, each lane its own column. With p the power's gradient and m = 1 in the last row,
+ * 2 in the one before …: once is the sum of p, twice that of m p and thrice that of m (m + 1) / 2 p, since what was
+ * summed up to a row is summed again in each row after it. Two additions a row give both moments. */
+typedef struct {
+    vf once[ROW], twice[ROW], thrice[ROW], red[ROW], green[ROW], blue[ROW];
 } share;
 
-INLINE void take_share(const splat *s, const slope *p, graded_row *row, vf dy, share *sum) {
+INLINE void take_share(const splat *s, const slope *p, graded_row *row, share *sum) {
     for (int j = 0; j < ROW; j++) {
         vf alpha = counted(p->alpha[j], row->left[j]), weight = alpha * row->left[j];
         vf shade = s->red * row->red[j] + s->green * row->green[j] + s->blue * row->blue[j];
@@ -219,21 +222,20 @@ INLINE void take_share(const splat *s, const slope *p, graded_row *row, vf dy, s
         sum->red[j] += weight * row->red[j];
         sum->green[j] += weight * row->green[j];
         sum->blue[j] += weight * row->blue[j];
-        vf by_power = lit - alpha * rest / (1.0f - alpha);
-        vf by_y = by_power * dy;
-        sum->power[j] += by_power;
-        sum->power_y[j] += by_y;
-        sum->power_yy[j] += by_y * dy;
+        sum->once[j] += lit - alpha * rest / (1.0f - alpha);
+        sum->twice[j] += sum->once[j];
+        sum->thrice[j] += sum->twice[j];
     }
 }
 
-/* The sums over lanes: of power, and of it times x, y, x², xy, y²; red, green, blue. */
-INLINE void keep_share(const share *sum, const vf dx[ROW], float *to) {
+/* The sums over lanes: of power, and of it times x, y, x², xy, y²; red, green, blue. `below` is y of the row after the
+ * splat's last one, so that a row's is below - m. */
+INLINE void keep_share(const share *sum, const vf dx[ROW], float below, float *to) {
     vf of[9];
     for (int j = 0; j < ROW; j++) {
-        vf x = sum->power[j] * dx[j];
-        vf part[9] = {sum->power[j], x, sum->power_y[j], x * dx[j], sum->power_y[j] * dx[j], sum->power_yy[j],
-                      sum->red[j], sum->green[j], sum->blue[j]};
+        vf power = sum->once[j], x = power * dx[j], y = power * below - sum->twice[j];
+        vf yy = (y - sum->twice[j]) * below + (2.0f * sum->thrice[j] - sum->twice[j]);
+        vf part[9] = {power, x, y, x * dx[j], y * dx[j], yy, sum->red[j], sum->green[j], sum->blue[j]};
         for (int i = 0; i < 9; i++) of[i] = j ? of[i] + part[i] : part[i];
     }
 #if LANES == 8
@@ -283,25 +285,24 @@ static void backward_tile(void *argument, int tile, int thread) {
             for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;
             share sum;
             for (int j = 0; j < ROW; j++)
-                sum.power[j] = sum.power_y[j] = sum.power_yy[j] = sum.red[j] = sum.green[j] = sum.blue[j] = all(0);
+                sum.once[j] = sum.twice[j] = sum.thrice[j] = sum.red[j] = sum.green[j] = sum.blue[j] = all(0);
+            float dy = e->dy;
             for (int32_t row = entries[i].first, last = entries[i].last;;) {
                 slope p = e->slope;
-                float dy = e->dy;
                 int32_t stop = e->stop;
                 if (e->gentle) {
-                    vf down = all(dy);
                     dy += (float)(stop - row);
-                    for (; row < stop; row++, next_row(s, &p), down += 1.0f) take_share(s, &p, &rows[row], down, &sum);
+                    for (; row < stop; row++, next_row(s, &p)) take_share(s, &p, &rows[row], &sum);
                 }
                 for (; row < stop; row++) {
-                    take_share(s, &p, &rows[row], all(dy), &sum);
+                    take_share(s, &p, &rows[row], &sum);
                     dy += 1.0f;
                     begin_slope(s, dx, dy, &p);
                 }
                 if (row > last) break;
                 enter(s, dx, row, last, dy, e);
             }
-            keep_share(&sum, dx, c->pair_gradients + (size_t)entries[i].slot * PAIR_FLOATS);
+            keep_share(&sum, dx, dy, c->pair_gradients + (size_t)entries[i].slot * PAIR_FLOATS);
         }
     }
     for (; k < count; k++) memset(c->pair_gradients + (size_t)entries[k].slot * PAIR_FLOATS, 0, PAIR_FLOATS * 4);
