@@ -7,7 +7,7 @@ import pytest
 
 from turntable.methods.splat import densify
 from turntable.methods.splat.kernels import ACTIVITY, MEAN, OPACITY, QUATERNION, RECORD, ROWS, SCALE
-from turntable.methods.splat.model import Model
+from turntable.methods.splat.model import Model, morton
 
 
 def model_of(count, seed=0):
@@ -46,6 +46,27 @@ def test_removing_keeps_all_others_whole():
     assert model.count == 50 - gone.sum()
     stay = {column.tobytes() for column in before[:, ~gone].T}
     assert {column.tobytes() for column in model.table().T} == stay
+
+
+@pytest.mark.parametrize("count", [1, 16, 37, 5000])
+def test_sorting_moves_whole_gaussians_along_mortons_curve(count):
+    model = model_of(count)
+    before = model.table()
+    model.sort()
+    order = np.argsort(morton(before[MEAN]), kind="stable")
+    assert np.array_equal(model.table(), before[:, order])
+
+
+def test_mortons_curve_takes_the_bits_of_three_coordinates_in_turn():
+    means = np.random.default_rng(1).normal(size=(3, 300)).astype(np.float32)
+    low, high = np.percentile(means, (2, 98), axis=1, keepdims=True)
+    cells = np.clip((means - low) / (high - low) * 1023, 0, 1023).astype(int)
+    for cell, code in zip(cells.T.tolist(), morton(means).tolist(), strict=True):
+        assert code == sum((cell[axis] >> bit & 1) << (3 * bit + axis) for bit in range(10) for axis in range(3))
+
+
+def test_mortons_curve_of_gaussians_in_one_place():
+    assert morton(np.ones((3, 5), np.float32)).tolist() == [0] * 5
 
 
 def test_putting_forgets_the_moments_of_these_alone():

@@ -19,6 +19,8 @@ GROWTH_ENDS = 0.6
 """After this fraction no Gaussians are added: what was added last needs time to settle."""
 DENSIFY_EVERY = 50
 """Steps between two rounds of densification: about one look at each photo of a small capture."""
+SORT_EVERY = 500
+"""Steps after which Gaussians are brought into the order of space again: densification spoils it slowly."""
 
 
 def level(fraction: float, step: int, coarse_to_fine: bool) -> int:

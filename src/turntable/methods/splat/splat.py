@@ -71,6 +71,7 @@ class Splat:
         self._near = 0.01 * self._layout.distance
         self._most = int(settings["max_gaussians"]) or default_cap(self._photos.mean_pixels)
         self._model = Model.from_start(self._start(points, colours), START_OPACITY)
+        self._model.sort()
         self._begin = self._model.count
         self._fraction = 0.0
         self._step = 0
@@ -120,6 +121,8 @@ class Splat:
         if growing and self._step % schedule.DENSIFY_EVERY == 0:
             target = schedule.target(fraction, self._begin, self._most)
             densify(model, settings["densification"], target, self._generator)
+        if self._step % schedule.SORT_EVERY == 0:
+            model.sort()
         return {"loss": loss, "gaussians": model.count}
 
     def _optimiser(self) -> OptimiserStruct:
