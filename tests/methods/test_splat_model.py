@@ -62,7 +62,9 @@ def test_mortons_curve_takes_the_bits_of_three_coordinates_in_turn():
     low, high = np.percentile(means, (2, 98), axis=1, keepdims=True)
     cells = np.clip((means - low) / (high - low) * 1023, 0, 1023).astype(int)
     for cell, code in zip(cells.T.tolist(), morton(means).tolist(), strict=True):
-        assert code == sum((cell[axis] >> bit & 1) << (3 * bit + axis) for bit in range(10) for axis in range(3))
+        assert code == sum(
+            (cell[axis] >> bit & 1) << (3 * bit + axis) for bit in range(10) for axis in range(3)
+        )
 
 
 def test_mortons_curve_of_gaussians_in_one_place():

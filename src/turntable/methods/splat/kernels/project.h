@@ -178,7 +178,9 @@ INLINE int find_tiles(context *c, bench_of_thread *bench, const ellipses *e, vi 
     for (int lane = 0; lane < LANES; lane++) {
         most = columns[lane] > most ? columns[lane] : most;
         all_columns += columns[lane];
+        ends[lane] = filled;
     }
+    if (!most) return 1; /* there may be no scratch memory yet */
     size_t needed = (size_t)filled + (size_t)all_columns * (size_t)c->tiles_y;
     if (needed > bench->touch_capacity) {
         touch *larger_one = realloc(bench->touches, 2 * needed * sizeof *larger_one);
