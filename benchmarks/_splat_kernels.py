@@ -59,6 +59,8 @@ LOAD_GAUSSIANS = 60_000
 """Trained to; the largest are cut in two where that doesn't meet the load."""
 STEP_GAUSSIANS = 60_000
 STEPS = 600
+GROWTH_SECONDS = 60
+"""Of the prototype's run."""
 
 FORMULAS = """\
 | stage | bytes | operations |
@@ -70,10 +72,10 @@ FORMULAS = """\
 | backward | 124 P s + 24 A | R s × W × 31 (a division counts as 8) + starts × W × 30 + P s × W × 13 |
 | update | 11,392 G (89 numbers read and written) + 48 P | 16 G × 1,100 |
 
-W is a tile's width; a start is an exponential, one for each begun stretch of 16 rows. A pair has 68 bytes: where it is
+W is a tile's width; a start is an exponential, one for each begun stretch of 24 rows. A pair has 68 bytes: where it is
 touched 8, entry 12, gradient 48."""
 OPERATIONS = {"row_forward": 10, "row_backward": 31, "start": 30, "pair_backward": 13}
-STRETCH = 16
+STRETCH = 24
 """As in ``kernels/raster.h``."""
 
 
@@ -192,6 +194,41 @@ def stages(plan: Plan) -> None:
         measured: dict[tuple[str, int], np.ndarray] = {}
         table(header, _stage_rows(of, Path(folder), plan.quick, measured))
     _print_floors(method, measured, 2 if plan.quick else 12)
+    _growing(plan)
+
+
+def _growing(plan: Plan) -> None:
+    """A step's milliseconds as the prototype's were taken, and at the end of the same run."""
+    seconds = 5 if plan.quick else GROWTH_SECONDS
+    section(
+        "Steps while growing",
+        f"fox at the prototype's size, a run of {seconds} device seconds to {STEP_GAUSSIANS:,} Gaussians, coarse to fine, "
+        "all threads: mean over all steps of the run; then, full size, cut or topped up to exactly that many, the median "
+        "over four rounds of the training views.",
+    )
+    of = capture(plan, "fox-320")
+    if of is None:
+        return
+    method = Splat(training_views(of), configured({"max_gaussians": str(STEP_GAUSSIANS)}), 0, "cpu")
+    header = ("what", "steps", "Gaussians", *STAGES, "Python", "whole step")
+    table(header, _growing_rows(method, seconds, len(of.training)))
+
+
+def _growing_rows(method: Splat, seconds: float, views: int) -> Iterator[tuple[Any, ...]]:
+    times: list[np.ndarray] = []
+    while (spent := 1e-3 * sum(step[-1] for step in times)) < seconds:
+        method.progress(spent / seconds)
+        times.append(_step_times(method, 0, 1)[0])
+    method.progress(1.0)
+    grown, mean = method._model.count, np.mean(times, axis=0)
+    method._model = sized(method._model, STEP_GAUSSIANS)
+    late = np.median(_step_times(method, views, 4 * views), axis=0)
+    for what, steps, gaussians, row in (
+        (f"mean over {seconds} s", len(times), f"to {grown:,}", mean),
+        ("median at the end", 4 * views, f"{STEP_GAUSSIANS:,}", late),
+    ):
+        cells = (f"{value:.2f}" for value in row[:-1])
+        yield what, f"{steps:,}", gaussians, *cells, f"**{row[-1]:.2f}**"
 
 
 def _stage_rows(

@@ -25,6 +25,8 @@ from turntable.worker.contract import Camera, TrainingViews, View
 from turntable.worker.session import peak_memory_bytes, to_8_bit
 
 THREADS = (1, 2)
+LONG_SIDES = {"fox": 384, "fox-320": 320}
+"""Pixels that photos are shrunk to; those of other captures stay as they are."""
 Result = TypeVar("Result")
 
 
@@ -79,7 +81,9 @@ def configured(given: dict[str, str]) -> dict[str, Any]:
 
 @functools.cache
 def capture(plan: Plan, name: str) -> Capture | None:
-    """``demo``, ``fox`` (long side 384) or ``temple``; None, and a line that says so, where its photos are absent."""
+    """``demo``, ``fox`` (long side 384), ``fox-320`` or ``temple``; None, and a line that says so, where its photos are
+    absent.
+    """
     from turntable.bench import Bench
     from turntable.captures.build import CaptureOptions
     from turntable.jobs import add, demo_capture
@@ -89,11 +93,11 @@ def capture(plan: Plan, name: str) -> Capture | None:
     bench = Bench(plan.bench)
     if name == "demo":
         return demo_capture(bench, Watcher())
-    if not (plan.data / name).is_dir():
-        print(f"{name} is left out: {plan.data / name} isn't there.\n")
+    source = plan.data / name.partition("-")[0]
+    if not source.is_dir():
+        print(f"{name} is left out: {source} isn't there.\n")
         return None
-    options = CaptureOptions(long_side=384) if name == "fox" else CaptureOptions()
-    return add(bench, plan.data / name, options, Watcher())
+    return add(bench, source, CaptureOptions(name=name, long_side=LONG_SIDES.get(name)), Watcher())
 
 
 def training_views(of: Capture) -> TrainingViews:

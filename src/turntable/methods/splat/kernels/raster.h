@@ -13,9 +13,9 @@
 #include "state.h"
 
 #define BATCH 16 /* splats begun together; after them a look, about as dear as one splat, whether the tile is opaque */
-#define STRETCH 16     /* rows after which an exponential is taken afresh: products' errors stay below 1e-5 */
+#define STRETCH 24     /* rows after which an exponential is taken afresh: products' errors stay below 1e-5 */
 #define STEEPEST 100.0f /* powers of two that alpha may rise by in a stretch; what is steeper leaves float's range */
-#define CANCELLING 512.0f /* greatest terms of the change from row to row: 16 roundings of these stay below 1e-3 */
+#define CANCELLING 340.0f /* greatest terms of the change from row to row: 24 roundings of these stay below 1e-3 */
 
 /* One splat's alpha in a row of a tile, and what takes it to the next row. */
 typedef struct {
