@@ -33,8 +33,8 @@ FOLDER = Path("src/turntable/methods/splat")
 SOURCE = FOLDER / "kernels" / "splat.c"
 INSIDE = "turntable/methods/splat"
 
-# No -ffast-math: the kernels tell NaN from numbers, and spans computed twice must agree. These two only say
-# that nobody reads errno or the floating point exception flags.
+# No -ffast-math: the kernels tell NaN from numbers. These two only say that nobody reads errno or the floating
+# point exception flags.
 FLAGS = shlex.split("-std=gnu11 -O3 -fPIC -shared -fvisibility=hidden -fno-math-errno -fno-trapping-math")
 SETS = {
     "baseline": [],

@@ -40,14 +40,17 @@ def growth(plan: Plan) -> None:
 def _against_pixels_and_gaussians(folder: Path, quick: bool) -> None:
     section(
         "Growth: pixels and Gaussians",
-        "Random Gaussians in a cube before two cameras; sizes such that as many lie over each pixel whatever the "
-        "numbers. A step at full size and degree 3 (median after two), in a process of its own; its peak memory while "
-        "it steps, photos included. Bytes per Gaussian: what the peak has grown by since the first row of that size.",
+        "Random Gaussians in a cube before two cameras, in the last row before as many as there are photos; sizes such "
+        "that as many lie over each pixel whatever the numbers. A step at full size and degree 3 (median after two), in a "
+        "process of its own; its peak memory while it steps, photos included. Bytes per Gaussian: what the peak has grown "
+        "by since the first row of that size.",
     )
     sizes, counts = (SIZES[:2], GAUSSIANS[:2]) if quick else (SIZES, GAUSSIANS)
-    cases = [(SIZES[1], count) for count in counts]
-    cases += [(size, 100_000) for size in sizes if size != SIZES[1]]
+    cases = [(SIZES[1], count, 2) for count in counts]
+    cases += [(size, 100_000, 2) for size in sizes if size != SIZES[1]]
+    cases.append((sizes[-1], counts[-1], PHOTOS[0 if quick else -1]))
     header = (
+        "photos",
         "pixels",
         "Gaussians",
         "step ms",
@@ -61,18 +64,18 @@ def _against_pixels_and_gaussians(folder: Path, quick: bool) -> None:
 
 
 def _growth_rows(
-    folder: Path, cases: list[tuple[tuple[int, int], int]], steps: int
+    folder: Path, cases: list[tuple[tuple[int, int], int, int]], steps: int
 ) -> Iterator[tuple[Any, ...]]:
-    first: dict[tuple[int, int], tuple[int, int]] = {}
-    for size, count in cases:
-        note(f"growth: {size[0]}×{size[1]}, {count:,} Gaussians")
+    first: dict[tuple[tuple[int, int], int], tuple[int, int]] = {}
+    for size, count, photos in cases:
+        note(f"growth: {photos} photos of {size[0]}×{size[1]}, {count:,} Gaussians")
         photo = _photo(folder, size)
-        milliseconds, pairs, memory = apart(_step, photo, size, count, steps)
-        few, less = first.setdefault(size, (count, memory))
+        milliseconds, pairs, memory = apart(_step, [photo] * photos, size, count, steps)
+        few, less = first.setdefault((size, photos), (count, memory))
         per = f"{(memory - less) / (count - few):,.0f}" if count > few else "–"
         pixels = size[0] * size[1]
         yield (
-            f"{pixels:,}", f"{count:,}", f"{milliseconds:.1f}", f"{1e6 * milliseconds / pixels:.1f}",
+            photos, f"{pixels:,}", f"{count:,}", f"{milliseconds:.1f}", f"{1e6 * milliseconds / pixels:.1f}",
             f"{1e6 * milliseconds / count:.0f}", f"{pairs:,}", f"{memory / 1e6:,.0f}", per,
         )  # fmt: skip
 
@@ -98,10 +101,10 @@ def _views_of(paths: list[Path], size: tuple[int, int]) -> TrainingViews:
     return TrainingViews(views, None, (0.0, 0.0, 0.0), has_alpha=True)
 
 
-def _step(photo: Path, size: tuple[int, int], count: int, steps: int) -> tuple[float, int, int]:
+def _step(photos: list[Path], size: tuple[int, int], count: int, steps: int) -> tuple[float, int, int]:
     """Milliseconds of a step, its pairs of Gaussian and tile, and the peak memory while stepping."""
     settings = {"densification": "none", "start": "photos", "start_gaussians": "1000"}
-    method = Splat(_views_of([photo, photo], size), configured(settings), 0, "cpu")
+    method = Splat(_views_of(photos, size), configured(settings), 0, "cpu")
     area = SIDE * SIDE * min(size) / max(size)
     scale = np.sqrt(COVER * area / (np.pi * 4 * count))
     middle = np.array([0, 0, DISTANCE])

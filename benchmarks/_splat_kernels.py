@@ -69,12 +69,12 @@ FORMULAS = """\
 | bin | 72 V (keys, two passes, spans) + 28 P | – |
 | forward | 76 P s + 12 A | R s × W × 10 + starts × W × 30 |
 | loss | 27 A | 600 A |
-| backward | 124 P s + 24 A | R s × W × 31 (a division counts as 8) + starts × W × 30 + P s × W × 13 |
+| backward | 124 P s + 24 A | R s × W × 30 (a division counts as 8) + starts × W × 30 + P s × W × 17 |
 | update | 11,392 G (89 numbers read and written) + 48 P | 16 G × 1,100 |
 
 W is a tile's width; a start is an exponential, one for each begun stretch of 24 rows. A pair has 68 bytes: where it is
 touched 8, entry 12, gradient 48."""
-OPERATIONS = {"row_forward": 10, "row_backward": 31, "start": 30, "pair_backward": 13}
+OPERATIONS = {"row_forward": 10, "row_backward": 30, "start": 30, "pair_backward": 17}
 STRETCH = 24
 """As in ``kernels/raster.h``."""
 
@@ -216,9 +216,11 @@ def _growing(plan: Plan) -> None:
 
 def _growing_rows(method: Splat, seconds: float, views: int) -> Iterator[tuple[Any, ...]]:
     times: list[np.ndarray] = []
-    while (spent := 1e-3 * sum(step[-1] for step in times)) < seconds:
+    spent = 0.0
+    while spent < seconds:
         method.progress(spent / seconds)
         times.append(_step_times(method, 0, 1)[0])
+        spent += 1e-3 * float(times[-1][-1])
     method.progress(1.0)
     grown, mean = method._model.count, np.mean(times, axis=0)
     method._model = sized(method._model, STEP_GAUSSIANS)

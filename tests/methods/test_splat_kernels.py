@@ -120,6 +120,34 @@ def test_gradients_agree_with_the_twin(name, degree, antialias):
         close(actual[rows], expected[rows], 1e-4)
 
 
+def tall_scene(count, thickness, seed):
+    """Long Gaussians, upright and slanted, in an image several tiles tall; ``thickness`` in scene units."""
+    generator = np.random.default_rng(seed)
+    values = scene(count, seed).values
+    values[MEAN.start + 1] *= 6
+    values[SCALE] = np.log(generator.uniform(0.5 * thickness, thickness, (3, count)))
+    longest = generator.integers(0, 3, count)
+    values[SCALE.start + longest, np.arange(count)] = np.log(generator.uniform(0.5, 3, count))
+    values[OPACITY] -= 1
+    return Model(values.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("thickness", [0.3, 0.01], ids=["broad", "needles"])
+def test_rendering_and_gradients_over_many_rows_and_batches_agree_with_the_twin(name, thickness):
+    view, model = view_of(width=40, height=150), tall_scene(160, thickness, seed=3)
+    fast = Kernels(2, name)
+    fast.forward(model.records, model.count, view)
+    assert fast.counts()[1] > 20 * 15  # more than a batch of 16 in each of at most 5 times 3 tiles
+    twin = twin_of(model)
+    close(fast.image(), reference.rasterise(reference.project(twin, view), view)[0], 1e-4)
+    by_image = np.random.default_rng(1).normal(size=(view.height, view.width, 3))
+    fast.set_gradient(np.ascontiguousarray(by_image.transpose(2, 0, 1), np.float32))
+    actual, expected = fast.gradients(model.records), full_gradient(twin, view, by_image)
+    for rows in (MEAN, SCALE, QUATERNION, slice(OPACITY, OPACITY + 1), HARMONIC):
+        close(actual[rows], expected[rows], 1e-3)
+
+
 def test_gradients_behind_opaque_surfaces_agree_with_the_twin():
     view, model = view_of(), scene(200, seed=4, opaque=True)
     by_image = np.random.default_rng(1).normal(size=(view.height, view.width, 3))

@@ -87,8 +87,11 @@ def test_a_view_that_it_never_saw_is_predicted_better_than_by_any_photo(tmp_path
 
 @pytest.mark.parametrize("densification", ["split", "mcmc"])
 @pytest.mark.parametrize("threads", [(1, 1), (1, 2), (2, 3)])
-def test_stopping_and_going_on_gives_the_same_bits(tmp_path, densification, threads):
-    views, steps = balls(tmp_path), 260  # rounds of densification at 50, and after the stop at 100 and 150
+@pytest.mark.parametrize("stop", [77, 120])
+def test_stopping_and_going_on_gives_the_same_bits(tmp_path, monkeypatch, densification, threads, stop):
+    # densified at 50, 100 and 150, brought into the order of space at 60, 120 and 180: before and after the stop
+    monkeypatch.setattr(schedule, "SORT_EVERY", 60)
+    views, steps = balls(tmp_path), 260
 
     def run(count, first, last, method=None):
         changed = settings(densification=densification, threads=count)
@@ -101,15 +104,16 @@ def test_stopping_and_going_on_gives_the_same_bits(tmp_path, densification, thre
     whole = run(threads[0], 0, steps)
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
-    stopped = run(threads[1], 0, 77)
+    stopped = run(threads[1], 0, stop)
     stopped.save(checkpoint)
     count_at_stop = stopped._model.count
     assert not [path for path in checkpoint.iterdir() if path.suffix not in (".npy", ".json")]
     changed = settings(densification=densification, threads=threads[1])
     resumed = Splat(TrainingViews(views, None, (1, 1, 1)), changed, 3, "cpu")
     resumed.load(checkpoint)
-    run(threads[1], 77, steps, resumed)
+    run(threads[1], stop, steps, resumed)
     assert resumed._model.count > count_at_stop
+    assert np.array_equal(whole._model.table(), resumed._model.table())
     assert whole.render(views[0].camera).image.tobytes() == resumed.render(views[0].camera).image.tobytes()
     a, b = tmp_path / "a", tmp_path / "b"
     for folder, method in ((a, whole), (b, resumed)):

@@ -71,6 +71,16 @@ def test_mortons_curve_of_gaussians_in_one_place():
     assert morton(np.ones((3, 5), np.float32)).tolist() == [0] * 5
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_mortons_curve_of_others_does_not_depend_on_what_is_not_finite(bad):
+    means = np.random.default_rng(1).normal(size=(3, 300)).astype(np.float32)
+    more = np.concatenate([means, np.full((3, 2), bad, np.float32)], axis=1)
+    codes = morton(more)
+    assert codes[:300].tolist() == morton(means).tolist()
+    assert codes[300:].tolist() == [2**30 - 1 if bad == np.inf else 0] * 2
+    assert morton(more[:, 300:]).max() < 2**30
+
+
 def test_putting_forgets_the_moments_of_these_alone():
     model = model_of(40)
     before, at = model.table(), np.array([3, 17, 39])

@@ -127,13 +127,15 @@ class Model:
 
 def morton(means: np.ndarray) -> np.ndarray:
     """Places along Morton's curve, ``uint32[N]``, of ``float32[3, N]``: the bits of three coordinates in turn, 10 each,
-    between the 2nd and the 98th percentile; what lies farther out counts as lying there.
+    between the 2nd and the 98th percentile; what lies farther out counts as lying there, NaN as lying lowest.
     """
-    low, high = np.percentile(means, (2, 98), axis=1)
-    scaled = (means - low[:, None]) / np.maximum(high - low, 1e-30)[:, None]
     codes = np.zeros(means.shape[1], np.uint32)
-    for axis, values in enumerate(np.clip(scaled * 1023, 0, 1023).astype(np.uint32)):
+    for axis, values in enumerate(means):
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, (2, 98)) if len(finite) else (0.0, 1.0)
+        cells = np.nan_to_num((values - low) / max(high - low, 1e-30) * 1023, posinf=1023, neginf=0)
+        bits = np.clip(cells, 0, 1023).astype(np.uint32)
         for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
-            values = (values | values << np.uint32(shift)) & np.uint32(mask)
-        codes |= values << np.uint32(axis)
+            bits = (bits | bits << np.uint32(shift)) & np.uint32(mask)
+        codes |= bits << np.uint32(axis)
     return codes

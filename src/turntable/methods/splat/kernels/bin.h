@@ -20,17 +20,16 @@ INLINE void piece_of(const context *c, int32_t of, int chunk, int32_t *first, in
     *end = (int32_t)((int64_t)of * (chunk + 1) / c->chunks);
 }
 
+/* From where projection left them, block by block, to one after the other. */
 static void gather_keys(void *argument, int block, int thread) {
     (void)thread;
     const sort_work *work = argument;
     context *c = work->context;
-    int32_t first = block * BLOCK, end = first + BLOCK < c->count ? first + BLOCK : c->count;
-    uint64_t *to = c->order + c->block_visible[block];
-    for (int32_t g = first; g < end; g++) {
-        if (!c->spans[g].count) continue;
-        uint32_t key;
-        memcpy(&key, &c->splats[g].depth, 4);
-        *to++ = (uint64_t)((key - work->nearest) >> work->shift) << 32 | (uint32_t)g;
+    const uint64_t *from = c->order_spare + (size_t)block * BLOCK;
+    int32_t first = c->block_visible[block], end = c->block_visible[block + 1];
+    for (int32_t i = first; i < end; i++) {
+        uint64_t item = from[i - first], key = ((item >> 32) - work->nearest) >> work->shift;
+        c->order[i] = key << 32 | (uint32_t)item;
     }
 }
 
@@ -121,6 +120,7 @@ static void bin(context *c) {
         if (c->block_nearest[block] < nearest) nearest = c->block_nearest[block];
         if (c->block_farthest[block] > farthest) farthest = c->block_farthest[block];
     }
+    c->block_visible[blocks] = visible;
     c->visible = visible;
     sort_work work = {c, nearest, 0, 0};
     while (visible && (farthest - nearest) >> work.shift >= (uint32_t)DIGITS * DIGITS) work.shift++;

@@ -129,13 +129,13 @@ typedef struct {
     const float *model;
 } project_work;
 
-/* Asks for the first rows of the group in which Gaussian `at` is; where a group takes several vectors, for as many
- * rows as fall to the one of `at`. Processors foresee this only in part. */
-INLINE void fetch_group(const float *model, int32_t at, int32_t count, int rows) {
-    if (at >= count) return;
+/* Asks for rows of the group in which Gaussian `at` is; where a group takes several vectors, for the share of them that
+ * falls to `at`'s. Processors foresee this only in part. */
+INLINE void fetch_rows(const float *model, int32_t at, int first, int end) {
     const float *from = model + (size_t)at / GROUP * RECORD * GROUP;
-    int turn = at % GROUP / LANES, turns = GROUP / LANES;
-    for (int row = rows * turn / turns; row < rows * (turn + 1) / turns; row++) __builtin_prefetch(from + row * GROUP);
+    int turn = at % GROUP / LANES, turns = GROUP / LANES, rows = end - first;
+    for (int row = first + rows * turn / turns; row < first + rows * (turn + 1) / turns; row++)
+        __builtin_prefetch(from + row * GROUP);
 }
 
 /* Of LANES Gaussians, the ellipses of alpha = 1/255. With u across and w down from the centre (x, y), and r the squared
@@ -222,9 +222,10 @@ static void project_block(void *argument, int block, int thread) {
     int32_t first = block * BLOCK, end = first + BLOCK < c->count ? first + BLOCK : c->count, visible = 0;
     uint32_t nearest = UINT32_MAX, farthest = 0;
     int64_t filled = 0;
+    int any = 1, rows = HARMONIC + 3 * (v->degree + 1) * (v->degree + 1);
     for (int32_t at = first; at < end; at += LANES) {
         const float *from = work->model + place((size_t)at, RECORD);
-        fetch_group(work->model, at + GROUP, c->count, ROWS);
+        if (at + GROUP < c->count) fetch_rows(work->model, at + GROUP, 0, any ? rows : HARMONIC);
         footprint f;
         footprint_of(v, from, &f);
         vf x = v->fx * f.camera[0] / f.camera[2] + v->cx;
@@ -240,7 +241,7 @@ static void project_block(void *argument, int block, int thread) {
         seen &= (vi)(y + high >= 0.5f) & (vi)(y - high <= (float)v->height - 0.5f);
         seen &= is_finite(x) & is_finite(y) & is_finite(a) & is_finite(b) & is_finite(cc) & is_finite(wide);
         seen &= is_finite(high) & is_finite(f.camera[2]) & (vi)(a > 0) & (vi)(cc > 0);
-        int any = 0;
+        any = 0; /* neighbours in memory are neighbours in space: where these are seen, the next ones will be */
         for (int lane = 0; lane < LANES; lane++) any |= seen[lane];
         for (int lane = 0; lane < LANES && at + lane < end; lane++) c->spans[at + lane] = (span){0, 0};
         if (!any) continue;
@@ -258,7 +259,7 @@ static void project_block(void *argument, int block, int thread) {
             return;
         }
         vf columns[16] = {x, y, xx, xy, yy, top, larger(colour[0], all(0)), larger(colour[1], all(0)),
-                          larger(colour[2], all(0)), f.camera[2], decay, a, b, cc, wide, high};
+                          larger(colour[2], all(0)), f.camera[2], decay, a, b, cc, all(0), all(0)};
         vi below = ((vi)(colour[0] <= 0) & 1) | ((vi)(colour[1] <= 0) & 2) | ((vi)(colour[2] <= 0) & 4);
         float values[16][LANES];
         memcpy(values, columns, sizeof values);
@@ -270,9 +271,9 @@ static void project_block(void *argument, int block, int thread) {
             c->spans[g] = (span){(int32_t)filled, (int32_t)(ends[lane] - filled)};
             c->clamped[g] = (uint8_t)below[lane];
             filled = ends[lane];
-            visible++;
             uint32_t key;
             memcpy(&key, &c->splats[g].depth, 4); /* positive floats sort as their bits do */
+            c->order_spare[first + visible++] = (uint64_t)key << 32 | (uint32_t)g;
             if (key < nearest) nearest = key;
             if (key > farthest) farthest = key;
         }

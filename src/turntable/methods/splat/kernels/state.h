@@ -54,7 +54,7 @@ typedef struct { /* one Gaussian as the rasteriser sees it: 64 bytes, a line of 
     float red, green, blue, depth;
     float decay;                     /* 2^(2 yy): by which the ratio of two rows' alphas falls from row to row */
     float a, b, c;                   /* inverse of the projected covariance, 1/px²: [[a, b], [b, c]] */
-    float wide, high;                /* px to either side, where alpha falls below 1/255 */
+    float padding[2];
 } splat;
 
 _Static_assert(sizeof(splat) == 64, "a splat is one line of cache");
@@ -99,7 +99,7 @@ typedef struct {
     splat *splats;          /* [count] */
     span *spans;            /* [count]: count is 0 where not visible */
     uint8_t *clamped;       /* [count]: bits 0-2: a colour channel was below 0 */
-    uint64_t *order, *order_spare; /* [visible]: depth key << 32 | Gaussian; front to back */
+    uint64_t *order, *order_spare; /* [count]: depth key << 32 | Gaussian; [visible] front to back once sorted */
     int32_t *block_visible; /* [blocks + 1] */
     uint32_t *block_nearest, *block_farthest; /* [blocks]: depths as the bits of floats */
 
@@ -113,7 +113,7 @@ typedef struct {
     size_t tile_capacity;
     int32_t *chunk_counts; /* [chunks][tiles] */
     int64_t *tile_first;   /* [tiles + 1] */
-    int32_t *tile_last;    /* [tiles]: entries that were looked at before every pixel was opaque */
+    int32_t *tile_last;    /* [tiles]: entries, in whole batches, that were looked at until every pixel was opaque */
 
     size_t pixel_capacity;
     float *image;    /* [3][padded_height][padded_width] */

@@ -227,6 +227,13 @@ static void shake(const optimiser *o, float *from, const footprint *f, vi visibl
     }
 }
 
+/* Whether the view shows any Gaussian of the LANES from `at` on. */
+INLINE int is_shown(const context *c, int32_t at) {
+    int32_t shown = 0;
+    for (int32_t g = at; g < at + LANES && g < c->count; g++) shown |= c->spans[g].count;
+    return shown;
+}
+
 static void update_block(void *argument, int block, int thread) {
     (void)thread;
     const update_work *work = argument;
@@ -237,7 +244,7 @@ static void update_block(void *argument, int block, int thread) {
     for (int32_t at = first; at < end; at += LANES) {
         vi visible, clamped[3];
         vf sum[9], grads[ROWS];
-        fetch_group(work->model, at + GROUP, c->count, RECORD);
+        if (is_shown(c, at + GROUP)) fetch_rows(work->model, at + GROUP, 0, RECORD);
         if (!gather(c, at, end, sum, &visible, clamped) && !work->gradients) continue;
         float *from = work->model + place((size_t)at, RECORD);
         footprint f;
