@@ -66,7 +66,7 @@ EXPORTED void splat_close(context *c) {
 }
 
 static int make_room(context *c, size_t count, const view *v, int with_depth) {
-    if (count > c->splat_capacity || !c->splats) {
+    if (count > c->splat_capacity || !c->splat_capacity) {
         size_t n = count + count / 4 + 64, blocks = n / BLOCK + 2;
         c->splat_capacity = 0;
         if (!RESERVE(c->splats, n) || !RESERVE(c->spans, n) || !RESERVE(c->clamped, n) || !RESERVE(c->order, n) ||
