@@ -97,7 +97,7 @@ def _camera(size: tuple[int, int], aside: float) -> Camera:
 
 
 def _views_of(paths: list[Path], size: tuple[int, int]) -> TrainingViews:
-    views = [View(path.name, _camera(size, 0.01 * index), path) for index, path in enumerate(paths)]
+    views = [View(path.name, _camera(size, 0.01 * (index % 2)), path) for index, path in enumerate(paths)]
     return TrainingViews(views, None, (0.0, 0.0, 0.0), has_alpha=True)
 
 
