@@ -27,7 +27,7 @@ JOBS = (
 
 def turntable(*arguments: str) -> Any:
     """Run a command of the installed Turntable; its JSON."""
-    code = "import sys; sys.argv[0] = 'turntable'; from turntable.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'turntable'; from turntable.__main__ import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments, "--json"], stdout=subprocess.PIPE, text=True, check=True
     )

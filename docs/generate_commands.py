@@ -23,7 +23,7 @@ Exit status: 0 done; 2 the request or its input was wrong; 3 at least one run fa
 
 def help_of(verb: str) -> str:
     """What ``turntable VERB --help`` prints, 100 columns wide."""
-    code = "import sys; sys.argv[0] = 'turntable'; from turntable.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'turntable'; from turntable.__main__ import main; main()"
     environment = {**os.environ, "COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
     command = [sys.executable, "-c", code, *verb.split(), "--help"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout

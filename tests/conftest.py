@@ -196,4 +196,4 @@ def make_method(folder: Path) -> Path:
 @pytest.fixture
 def turntable_command() -> list[str]:
     """How the tests start the command line, as a process of its own."""
-    return [sys.executable, "-c", "from turntable.cli import main; main()"]
+    return [sys.executable, "-m", "turntable"]

@@ -381,7 +381,7 @@ def test_a_run_is_exported(turn: Any, source: Path, tmp_path: Path, form: str) -
 def test_the_help_imports_nothing_heavy(turntable_command: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['turntable', '--help']\n"
-        "from turntable.cli import main\n"
+        "from turntable.__main__ import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         "heavy = {'numpy', 'PIL', 'pycolmap', 'plotly', 'jinja2', 'flip_evaluator', 'av'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"

@@ -32,7 +32,7 @@ def test_worker_modules_are_python_3_8_and_import_nothing_but_numpy(path: Path) 
 
 def test_everything_else_works_without_the_folder_of_a_built_in_method(tmp_path: Path) -> None:
     shutil.copytree(SOURCE, tmp_path / "turntable", ignore=shutil.ignore_patterns("splat", "__pycache__"))
-    code = "import sys; sys.argv[0] = 'turntable'; from turntable.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'turntable'; from turntable.__main__ import main; main()"
 
     def run(*arguments: str) -> str:
         command = [sys.executable, "-c", code, *arguments, "--bench", str(tmp_path / "bench")]

@@ -43,8 +43,3 @@ def turntable(
     ] = False,
 ) -> None:
     """Find out what research models really do: every held-out view of your own photos, scored and shown."""
-
-
-def main() -> None:
-    """The entry point of the command ``turntable``."""
-    app()
