@@ -10,6 +10,7 @@ def main() -> None:
     gc.disable()  # of what is imported nothing is garbage, and looking for it takes a tenth of `turntable --help`
     from .cli import app
 
+    gc.freeze()
     gc.enable()
     app()
 
