@@ -59,6 +59,11 @@ static void columns_of(vf columns[ROW], int32_t tile_x) {
         for (int i = 0; i < LANES; i++) columns[j][i] = (float)(tile_x * TILE_X + j * LANES + i) + 0.5f;
 }
 
+/* How far right of a splat's centre the columns lie, px. */
+INLINE void from_centre(const splat *s, const vf columns[ROW], vf dx[ROW]) {
+    for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;
+}
+
 INLINE int opaque(vf transmittance[TILE_Y][ROW]) { /* which the first rows mostly answer */
     for (int from = 0; from < TILE_Y; from += 8) {
         vf most = transmittance[from][0];
@@ -113,7 +118,7 @@ INLINE void enter_batch(const context *c, const entry *entries, int32_t count, i
         if (i + BATCH < ahead) fetch_entry(c, &entries[i + BATCH], backward);
         const splat *s = &c->splats[entries[i].splat];
         vf dx[ROW];
-        for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;
+        from_centre(s, columns, dx);
         float dy = (float)(ty * TILE_Y + entries[i].first) + 0.5f - s->y;
         enter(s, dx, entries[i].first, entries[i].last, dy, &to[i]);
     }
@@ -164,7 +169,7 @@ INLINE void forward_tile(context *c, int tile, int with_depth) {
                     if (row > last) break;
                 }
                 vf dx[ROW];
-                for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;
+                from_centre(s, columns, dx);
                 for (; row < stop; row++) {
                     lay_on(s, &p, &rows[row], left[row], depth[row], with_depth);
                     dy += 1.0f;
@@ -282,7 +287,7 @@ static void backward_tile(void *argument, int tile, int thread) {
             const splat *s = &c->splats[entries[i].splat];
             entrance *e = &entrances[i - k];
             vf dx[ROW];
-            for (int j = 0; j < ROW; j++) dx[j] = columns[j] - s->x;
+            from_centre(s, columns, dx);
             share sum;
             for (int j = 0; j < ROW; j++)
                 sum.once[j] = sum.twice[j] = sum.thrice[j] = sum.red[j] = sum.green[j] = sum.blue[j] = all(0);
