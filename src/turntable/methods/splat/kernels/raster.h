@@ -111,17 +111,20 @@ INLINE void fetch_entry(const context *c, const entry *e, int backward) {
     __builtin_prefetch(place + PAIR_FLOATS - 1, 1); /* it may begin in one line and end in the next */
 }
 
-/* Begins `count` splats of a tile, of `ahead` that are left. */
-INLINE void enter_batch(const context *c, const entry *entries, int32_t count, int32_t ahead, int32_t ty,
-                        const vf columns[ROW], entrance to[BATCH], int backward) {
-    for (int32_t i = 0; i < count; i++) {
-        if (i + BATCH < ahead) fetch_entry(c, &entries[i + BATCH], backward);
+/* Begins a batch of a tile's `count` splats, from number k on; where it ends. */
+INLINE int32_t enter_batch(const context *c, const entry *entries, int32_t k, int32_t count, int32_t ty,
+                           const vf columns[ROW], entrance to[BATCH], int backward) {
+    int32_t end = k + BATCH < count ? k + BATCH : count;
+    for (int32_t i = k ? end : 0; i < end; i++) fetch_entry(c, &entries[i], backward); /* nobody asked for the first */
+    for (int32_t i = k; i < end; i++) {
+        if (i + BATCH < count) fetch_entry(c, &entries[i + BATCH], backward);
         const splat *s = &c->splats[entries[i].splat];
         vf dx[ROW];
         from_centre(s, columns, dx);
         float dy = (float)(ty * TILE_Y + entries[i].first) + 0.5f - s->y;
-        enter(s, dx, entries[i].first, entries[i].last, dy, &to[i]);
+        enter(s, dx, entries[i].first, entries[i].last, dy, &to[i - k]);
     }
+    return end;
 }
 
 typedef struct { /* one row of a tile while it is rendered */
@@ -151,11 +154,9 @@ INLINE void forward_tile(context *c, int tile, int with_depth) {
     columns_of(columns, tx);
     const entry *entries = c->entries + c->tile_first[tile];
     int32_t count = (int32_t)(c->tile_first[tile + 1] - c->tile_first[tile]), k, end;
-    for (k = 0; k < BATCH && k < count; k++) fetch_entry(c, &entries[k], 0);
     for (k = 0; k < count && !(k && opaque(left)); k = end) {
         entrance entrances[BATCH];
-        end = k + BATCH < count ? k + BATCH : count;
-        enter_batch(c, entries + k, end - k, count - k, ty, columns, entrances, 0);
+        end = enter_batch(c, entries, k, count, ty, columns, entrances, 0);
         for (int32_t i = k; i < end; i++) {
             const splat *s = &c->splats[entries[i].splat];
             entrance *e = &entrances[i - k];
@@ -278,11 +279,9 @@ static void backward_tile(void *argument, int tile, int thread) {
     columns_of(columns, tx);
     const entry *entries = c->entries + c->tile_first[tile];
     int32_t count = (int32_t)(c->tile_first[tile + 1] - c->tile_first[tile]), looked_at = c->tile_last[tile], k, end;
-    for (k = 0; k < BATCH && k < looked_at; k++) fetch_entry(c, &entries[k], 1);
     for (k = 0; k < looked_at; k = end) {
         entrance entrances[BATCH];
-        end = k + BATCH < looked_at ? k + BATCH : looked_at;
-        enter_batch(c, entries + k, end - k, looked_at - k, ty, columns, entrances, 1);
+        end = enter_batch(c, entries, k, looked_at, ty, columns, entrances, 1);
         for (int32_t i = k; i < end; i++) {
             const splat *s = &c->splats[entries[i].splat];
             entrance *e = &entrances[i - k];
