@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,9 @@ from turntable.worker.png import write_png
 # A shell without job control starts what it puts into the background with SIGINT ignored, and that is inherited: the tests
 # of Ctrl-C would wait for nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Devices are shared by the whole machine: tests that run side by side would wait for each other, and for its users.
+os.environ["TURNTABLE_LOCKS"] = tempfile.mkdtemp(prefix="turntable-locks-")
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Real captures that lie beside a developer's checkout and CI's; see each test's skip."""
@@ -190,6 +195,80 @@ def make_method(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "method.toml").write_text(METHOD_TOML.format(name=folder.name))
     (folder / "method.py").write_text(METHOD_CODE)
+    return folder
+
+
+PROGRAM_TOML = '''
+name = "{name}"
+task = "views"
+title = "A program that knows nothing of Turntable"
+[environment]
+kind = "host"
+[run]
+kind = "command"
+train = """{{python}} train.py --data {{capture}} --out {{out}} \\
+    --iterations {{steps}} --seed {{seed}} --mode {{settings.mode}}"""
+render = "{{python}} render.py --model {{out}} --cameras {{cameras}}"
+views = "{{out}}/test/{{stem}}.png"
+[settings.mode]
+default = "plain"
+help = "how it behaves"
+'''
+
+PROGRAM_CODE = """
+import argparse, json, os, pathlib, signal, subprocess, sys, time
+import numpy as np
+
+parser = argparse.ArgumentParser()
+for name in ("data", "out", "iterations", "seed", "mode"):
+    parser.add_argument("--" + name)
+options = parser.parse_args()
+if options.mode == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if options.mode == "fork":
+    # A grandchild in a session of its own, with its descriptors closed.
+    code = "import os, time; os.closerange(0, 100); time.sleep(600)"
+    subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+if options.mode == "noisy":
+    for _ in range(64):
+        print("x" * (1 << 20))
+if options.mode == "fails":
+    sys.exit("no such thing as data")
+frames = json.loads((pathlib.Path(options.data) / "transforms_train.json").read_text())["frames"]
+generator = np.random.default_rng(int(options.seed))
+weights = generator.normal(size=(1000, 1000))
+if options.mode == "big":
+    ballast = generator.integers(0, 255, 200_000_000, np.uint8)
+for iteration in range(int(options.iterations)):
+    weights = np.tanh(weights @ weights.T / 1000 + generator.normal(size=(1000, 1000)))
+print("trained on", len(frames), "frames")
+np.save(pathlib.Path(options.out) / "weights.npy", weights)
+"""
+
+PROGRAM_RENDER = """
+import argparse, json, pathlib
+import numpy as np
+from PIL import Image
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--model")
+parser.add_argument("--cameras")
+options = parser.parse_args()
+weights = np.load(pathlib.Path(options.model) / "weights.npy")
+folder = pathlib.Path(options.model) / "test"
+folder.mkdir(exist_ok=True)
+for frame in json.loads(pathlib.Path(options.cameras).read_text())["frames"]:
+    image = np.uint8(np.clip(weights[: frame["h"], : 3 * frame["w"]] * 127 + 128, 0, 255)).reshape(frame["h"], -1, 3)
+    Image.fromarray(image).save(folder / (pathlib.Path(frame["file_path"]).stem.split(".")[0] + ".png"))
+"""
+
+
+def make_program(folder: Path) -> Path:
+    """A method in ``folder`` that is two command-line programs: a NumPy training loop, and one that renders."""
+    folder.mkdir(parents=True)
+    (folder / "method.toml").write_text(PROGRAM_TOML.format(name=folder.name))
+    (folder / "train.py").write_text(PROGRAM_CODE)
+    (folder / "render.py").write_text(PROGRAM_RENDER)
     return folder
 
 

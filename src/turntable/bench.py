@@ -10,15 +10,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .captures.capture import Capture
 from .errors import TurntableError, disk_error, unknown_name
 from .files import write_text
 from .methods.registry import broken_methods, find_methods, get_method
 from .methods.spec import Method
-from .record import Record, RunRow, State, StateChange
+from .record import FoundRun, Record, RunRow, State, StateChange
 from .run import Asked, RunFolder
+
+if TYPE_CHECKING:  # it brings NumPy, for which `turntable status` need not wait
+    from .captures.capture import Capture
 
 _BENCH_TOML = """\
 # This folder is a Turntable bench. Settings of the bench go here.
@@ -29,8 +31,16 @@ format = 1
 class Bench:
     """A bench; made on the disk when something is first put into it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, record: Record | None = None) -> None:
+        """The bench in a folder.
+
+        Args:
+            folder: where it lies.
+            record: an open connection to its record, for a thread that has one; else it is opened when first used.
+        """
         self.folder = folder
+        if record is not None:
+            self.record = record
 
     @classmethod
     def find(cls, folder: Path | None = None) -> Bench:
@@ -106,6 +116,8 @@ class Bench:
         return self._captures()[0]
 
     def _captures(self) -> tuple[dict[str, Capture], list[str]]:
+        from .captures.capture import Capture
+
         found, faults = {}, []
         for path in sorted(self.captures_folder.glob("*/capture.json")):
             if not path.parent.name.startswith("."):
@@ -131,6 +143,8 @@ class Bench:
         Raises:
             TurntableError: there is none; the message lists those that there are.
         """
+        from .captures.capture import Capture
+
         folder = self.captures_folder / name
         if Path(name).name != name or not (folder / "capture.json").is_file():
             raise unknown_name("capture", name, self.captures())
@@ -191,7 +205,7 @@ class Bench:
                 break
             except FileExistsError:
                 number += 1
-        self.record.add_run(_row(folder.asked()))
+        self.record.add_run(_row(folder.asked()), asked.terms)
         return folder
 
     def rebuild_record(self) -> tuple[int, list[str]]:
@@ -215,23 +229,28 @@ class Bench:
                         f"{folder.path} is a copy of the run {asked.id}, and is not counted."
                     )
                 row, changes = row_of_events(asked, folder.events())
-                found.append((row, changes, folder.scores()))
+                found.append(FoundRun(row, asked.device, asked.terms, changes, folder.scores()))
             except TurntableError as error:
                 passed_over.append(str(error))
-        record.replace_all(sorted(found, key=lambda entry: entry[0].created))
+        record.replace_all(sorted(found, key=lambda entry: entry.row.created))
         return len(found), passed_over
 
 
 def row_of_events(asked: Asked, events: Iterable[dict[str, Any]]) -> tuple[RunRow, list[StateChange]]:
     """A run's row and its changes of state, from what was asked and its events; odd events are passed over."""
     row = _row(asked)
-    changes = [StateChange(row.created, State.QUEUED, None)]
+    changes = [StateChange(row.created, State.QUEUED)]
     for event in events:
         with contextlib.suppress(KeyError, ValueError, TypeError):
             if event["type"] == "state":
-                change = StateChange(float(event["time"]), State(event["state"]), event.get("cause"))
+                change = StateChange(
+                    time=float(event["time"]),
+                    state=State(event["state"]),
+                    **{name: event.get(name) for name in ("cause", "device", "model", "how", "supervisor")},
+                )
                 changes.append(change)
-                row = replace(row, state=change.state, cause=change.cause)
+                cause = change.cause if change.state.ended else None
+                row = replace(row, state=change.state, cause=cause, device=change.device or row.device)
             elif event["type"] in ("progress", "scored", "ready"):
                 row = replace(
                     row,

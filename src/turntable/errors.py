@@ -6,6 +6,9 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+MOST_NAMES = 40
+"""So many known names are listed where one isn't known."""
+
 
 class TurntableError(Exception):
     """A request or an input was wrong: one line with the rule, the value received and what to do next.
@@ -25,7 +28,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> TurntableError:
     valid = sorted(known)
     near = difflib.get_close_matches(name, valid, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return TurntableError(f"Unknown {kind} {name!r}; known: {', '.join(valid) or '(none)'}.{hint}")
+    more = f" and {len(valid) - MOST_NAMES} more" if len(valid) > MOST_NAMES else ""
+    listed = ", ".join(valid[:MOST_NAMES]) or "(none)"
+    return TurntableError(f"Unknown {kind} {name!r}; known: {listed}{more}.{hint}")
 
 
 def disk_error(error: OSError, what: str) -> TurntableError:

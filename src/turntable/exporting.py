@@ -14,7 +14,7 @@ from .jobs import method_of
 from .tasks.views import ViewsTask
 from .turns import checkpoint
 from .turns.process import WorkerFailed, WorkerProcess
-from .turns.supervisor import start_method
+from .turns.python_run import start_method
 from .turns.watcher import Watcher
 
 PATIENCE_S = 600.0
@@ -39,6 +39,11 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
     folder = bench.run_folder(run)
     asked = folder.asked()
     method = method_of(bench, asked)
+    if method.is_program:
+        raise TurntableError(
+            f"Only Python methods export; {method.name} is a program, and what it made lies in "
+            f"{folder.path / 'program' / 'out'}."
+        )
     saved, _ = checkpoint.newest(folder.path / "checkpoint")
     if saved is None:
         raise TurntableError(f"Run {run} has no checkpoint to export yet; let it run first (turntable run).")
@@ -53,11 +58,11 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
     try:
         with lock, TemporaryDirectory(dir=folder.path, prefix=".export-") as scratch:
             with folder.log_path.open("ab") as log:
-                worker = WorkerProcess(sys.executable, folder.path, log, lock, PATIENCE_S)
+                worker = WorkerProcess(sys.executable, folder.path, log, (lock.fileno(),), PATIENCE_S)
                 try:
                     worker.greet()
                     inputs = ViewsTask(bench.capture(asked.capture), {}).inputs()
-                    start_method(worker, asked, method, saved, inputs)
+                    start_method(worker, asked, method, bench.row(run).device, saved, inputs)
                     watcher.run_doing(run, "exporting", 0, 0)
                     worker.send("export", folder=scratch)
                     files = worker.await_("exported")["files"]

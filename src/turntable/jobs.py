@@ -3,27 +3,58 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from . import control
 from .bench import Bench
 from .captures.build import CaptureOptions, add_capture, add_source, scratch_folder
 from .captures.capture import Capture
 from .captures.source import Progress
 from .errors import TurntableError, disk_error, unknown_name
-from .machine import graphics_cards, load_pycolmap, versions
+from .machine import load_pycolmap, versions
 from .methods.spec import Method, Value
-from .record import RunRow, State
-from .run import Asked, Budget, RunFolder
+from .record import Record, RunRow, State, Terms
+from .run import LONGEST_S, Asked, Budget, RunFolder
 from .tasks.metrics import Metric, metrics
 from .tasks.views import NAME as VIEWS
 from .tasks.views import ViewsTask
-from .turns.device import check_device, hold
+from .turns.device import LOOK_EVERY_S, check_device, devices, fitting
+from .turns.program_run import ProgramRun
+from .turns.python_run import PythonRun
+from .turns.queue import Queue
+from .turns.rota import Rota
 from .turns.supervisor import CannotGoOn, Patience, Supervisor, recover_scores
 from .turns.watcher import Watcher
+
+QUANTUM_S = 60.0
+"""Long enough that what a change of turns costs (a second, where a process has to start again) is lost in it; short enough
+that the curves of a comparison grow together before one's eyes."""
+
+
+SHORTEST_QUANTUM_S = 0.1
+
+
+@dataclass(frozen=True)
+class Handling:
+    """How a process sees runs through; no answer depends on it, but which metrics there are.
+
+    Args:
+        patience: how the workers are treated.
+        lpips_weights: a file of LPIPS weights, or None to score without.
+        places: folders of methods, beside those that the runs themselves remember.
+        detached: whether the process has no terminal.
+    """
+
+    patience: Patience = field(default_factory=Patience)
+    lpips_weights: Path | None = None
+    places: tuple[str, ...] = ()
+    detached: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,6 +71,7 @@ class RunRequest:
         lpips_weights: a file of LPIPS weights, or None to score without.
         fresh: make new runs even where the same question has been answered before.
         command: what the user typed, to be shown on the page; "" where nobody typed anything.
+        terms: on what terms they take their turns: round robin by :data:`QUANTUM_S` unless said otherwise.
     """
 
     methods: tuple[str, ...]
@@ -51,6 +83,12 @@ class RunRequest:
     lpips_weights: Path | None = None
     fresh: bool = False
     command: str = ""
+    terms: Terms = field(default_factory=lambda: Terms(quantum_s=QUANTUM_S))
+
+    @property
+    def handling(self) -> Handling:
+        """How whoever asks this sees its runs through."""
+        return Handling(self.patience, self.lpips_weights, self.methods)
 
 
 @dataclass(frozen=True)
@@ -79,6 +117,7 @@ def check(bench: Bench, request: RunRequest) -> dict[str, Method]:
     if request.seeds < 1:
         raise TurntableError(f"--seeds is at least 1, not {request.seeds}.")
     device = check_device(request.device)
+    _check_terms(bench, request.terms)
     chosen: dict[str, Method] = {}
     for wanted in dict.fromkeys(request.methods):
         method = bench.method(wanted)
@@ -86,7 +125,7 @@ def check(bench: Bench, request: RunRequest) -> dict[str, Method]:
             raise TurntableError(
                 f"Methods need different names; {chosen[method.name].folder} and {method.folder} are both {method.name!r}."
             )
-        _check_runnable(method, device)
+        _check_runnable(method, device, request.budget)
         chosen[method.name] = method
     _settings_by_method(list(chosen.values()), request.settings)
     metrics(request.lpips_weights)
@@ -125,19 +164,32 @@ def plan(bench: Bench, capture: Capture, request: RunRequest) -> list[RunFolder]
                     created=time.time(),
                     command=request.command,
                     versions=known_versions,
+                    terms=replace(request.terms, owner=os.getuid(), own_only=method.is_program),
                 )
-                folders.append(_find_answer(bench, asked, request.fresh) or bench.queue(asked))
+                folders.append(_find_answer(bench, asked, request.fresh) or queue(bench, asked))
     return folders
+
+
+def queue(bench: Bench, asked: Asked) -> RunFolder:
+    """Queue a new run; how much memory it needs is taken from earlier runs of its method there, unless it was declared."""
+    folder = bench.queue(asked)
+    if not asked.terms.need_bytes and asked.device == "cpu":
+        places = Queue(bench.record)
+        if need := places.learned_need(asked.method, asked.capture, asked.capture_hash):
+            places.set_need(folder.id, need)
+    return folder
 
 
 def work(
     bench: Bench,
     folders: Sequence[RunFolder],
-    request: RunRequest,
+    handling: Handling,
     watcher: Watcher,
     problems: list[str] | None = None,
 ) -> list[RunRow]:
-    """Work through runs, one after the other; what failed doesn't stop the rest.
+    """Work through the queue until these runs have ended; what failed doesn't stop the rest.
+
+    Whatever else waits in the queue takes its turns meanwhile, as the policy has it.
 
     Args:
         problems: gets a line for every run that could not be worked on at all; None raises the first one at the end.
@@ -149,14 +201,27 @@ def work(
         KeyboardInterrupt: interrupted; the run at hand was paused.
         TurntableError: the bench can't be written, or a run could not be worked on and ``problems`` is None.
     """
-    chosen_metrics = metrics(request.lpips_weights)
-    faults: list[str] = []
+    chosen_metrics = metrics(handling.lpips_weights)
+    _ask_to_go_on(bench, folders)
+
+    def prepare(record: Record, run: str) -> Supervisor:
+        own = Bench(bench.folder, record)  # a record isn't for two threads
+        folder = own.run_folder(run)
+        asked = folder.asked()
+        method = method_of(own, asked, handling.places)
+        task = _task_of(own, folder, chosen_metrics)
+        kind = ProgramRun if method.is_program else PythonRun
+        return kind(folder, method, task, record, handling.patience, watcher)
+
+    rota = Rota(bench.folder, lambda: Record(bench.record.path), prepare, watcher)
+    rota.work([folder.id for folder in folders], handling.detached)
+    faults = list(rota.faults.values())
     for folder in folders:
-        try:
-            _work_on(bench, folder, request, chosen_metrics, watcher)
-        except CannotGoOn as error:
-            watcher.note(str(error))
-            faults.append(str(error))
+        if bench.row(folder.id).state.ended:  # by whoever: with metrics that may not be all of ours
+            try:
+                recover_scores(folder, _task_of(bench, folder, chosen_metrics), bench.record)
+            except CannotGoOn as error:
+                faults.append(str(error))
     if problems is None and faults:
         raise TurntableError(" ".join(faults))
     if problems is not None:
@@ -164,9 +229,14 @@ def work(
     return [bench.row(folder.id) for folder in folders]
 
 
-def _work_on(
-    bench: Bench, folder: RunFolder, request: RunRequest, chosen_metrics: dict[str, Metric], watcher: Watcher
-) -> None:
+def _ask_to_go_on(bench: Bench, folders: Sequence[RunFolder]) -> None:
+    """Who asks for a run that is paused wants it to go on."""
+    for folder in folders:
+        if bench.row(folder.id).state is State.PAUSED:
+            control.resume(bench, folder.id)
+
+
+def _task_of(bench: Bench, folder: RunFolder, chosen_metrics: dict[str, Metric]) -> ViewsTask:
     asked = folder.asked()
     capture = bench.capture(asked.capture)
     if capture.hash != asked.capture_hash:
@@ -174,19 +244,11 @@ def _work_on(
             f"Run {folder.id} was asked on another capture called {capture.name} "
             f"({asked.capture_hash[:12]}, not {capture.hash[:12]}). Move {folder.path} away."
         )
-    task = ViewsTask(capture, chosen_metrics)
-    method = None if bench.row(folder.id).state.ended else method_of(bench, asked, request.methods)
-    with hold(bench.folder, asked.device, lambda: watcher.note(_BUSY)):
-        if method is None or bench.row(folder.id).state.ended:  # the latter by whoever held the device before
-            recover_scores(folder, task, bench.record)
-            return
-        Supervisor(folder, method, task, bench.record, request.patience, watcher).run()
+    return ViewsTask(capture, chosen_metrics)
 
 
 DEMO_VERSION = 1
 """Counts the changes of what the demo renders, so that an older demo's capture isn't taken for it."""
-
-_BUSY = "Another turntable holds the device; waiting for it to end …"
 
 
 def compare(
@@ -242,9 +304,58 @@ def compare_capture(bench: Bench, capture: Capture, request: RunRequest, watcher
     from .report.collect import write_page
 
     problems: list[str] = []
-    rows = work(bench, plan(bench, capture, request), request, watcher, problems)
+    rows = work(bench, plan(bench, capture, request), request.handling, watcher, problems)
     page = write_page(bench, capture, watcher)
     return Comparison(capture, rows, page, problems)
+
+
+def go_on(bench: Bench, runs: Sequence[str], handling: Handling, watcher: Watcher) -> list[Comparison]:
+    """Work on runs that are there until they have ended, and write the pages of their captures.
+
+    Raises:
+        TurntableError: no such run, or the bench can't be written.
+    """
+    from .report.collect import write_page
+
+    problems: list[str] = []
+    rows = work(bench, [bench.run_folder(run) for run in runs], handling, watcher, problems)
+    done = []
+    for name in dict.fromkeys(row.capture for row in rows):
+        capture = bench.capture(name)
+        page = write_page(bench, capture, watcher)
+        done.append(Comparison(capture, [row for row in rows if row.capture == name], page, problems))
+        problems = []
+    return done
+
+
+def detach(bench: Bench, runs: Sequence[str], handling: Handling) -> tuple[int, Path]:
+    """Leave a supervisor in the background that answers for ``runs`` and outlives the terminal.
+
+    Returns:
+        Its process id, and the file that it writes to.
+
+    Raises:
+        TurntableError: it ended at once; the message has its last words.
+    """
+    logs = bench.folder / "supervisors"
+    logs.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "turntable", "resume", *runs, "--bench", str(bench.folder)]
+    command += ["--patience", str(handling.patience.message_s)]
+    command += ["--lpips-weights", str(handling.lpips_weights.resolve())] if handling.lpips_weights else []
+    path = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    with path.open("ab") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    queue = Queue(bench.record)
+    while process.poll() is None:
+        if process.pid in [who.pid for run in runs for who in queue.answering(run)]:
+            return process.pid, path
+        time.sleep(LOOK_EVERY_S)
+    if all(bench.row(run).state.ended for run in runs):  # so soon
+        return process.pid, path
+    last = (path.read_text().strip().splitlines() or ["nothing said"])[-1]
+    raise TurntableError(f"The supervisor in the background has ended (status {process.returncode}): {last}")
 
 
 def add(bench: Bench, source: Path, options: CaptureOptions, watcher: Watcher) -> Capture:
@@ -294,37 +405,11 @@ def demo_capture(bench: Bench, watcher: Watcher, seed: int = 0) -> Capture:
         raise disk_error(error, f"the demo's capture in {bench.folder}") from error
 
 
-def run_states(bench: Bench) -> list[dict[str, Any]]:
-    """Every run's row for ``status``: a run that says running while nobody holds its lock was interrupted."""
-    states = []
-    for row in bench.record.runs():
-        shown = row.state.value
-        if row.state is State.RUNNING:
-            lock = bench.run_folder(row.id).lock()
-            if lock is not None:
-                lock.close()
-                shown = "interrupted"
-        fields = (
-            "id",
-            "capture",
-            "method",
-            "cause",
-            "device",
-            "steps",
-            "device_seconds",
-            "peak_memory_bytes",
-        )
-        states.append(
-            {**{name: getattr(row, name) for name in fields}, "fraction": row.fraction, "state": shown}
-        )
-    return states
-
-
 def _find_answer(bench: Bench, asked: Asked, fresh: bool) -> RunFolder | None:
     if fresh:
         return None
     for row in reversed(bench.record.runs(question=asked.question())):
-        if row.state is not State.FAILED and row.capture == asked.capture:
+        if row.state not in (State.FAILED, State.CANCELLED) and row.capture == asked.capture:
             return bench.run_folder(row.id)
     return None
 
@@ -348,24 +433,34 @@ def method_of(bench: Bench, asked: Asked, wanted: Sequence[str] = ()) -> Method:
     )
 
 
-def _check_runnable(method: Method, device: str) -> None:
+def _check_runnable(method: Method, device: str, budget: Budget) -> None:
     if device.startswith("cuda"):
         if "cuda" not in method.devices:
             raise TurntableError(
                 f"Method {method.name} runs on {', '.join(method.devices)}, not on {device}."
             )
-        cards = len(graphics_cards())
-        if int(device.partition(":")[2]) >= cards:
-            raise TurntableError(f"--device {device} needs a card of that number; nvidia-smi finds {cards}.")
+        if not fitting(device):
+            there = ", ".join(found.name for found in devices())
+            raise TurntableError(f"--device {device} needs such a card; this machine has: {there}.")
     if method.task != VIEWS:
         raise TurntableError(
             f"Method {method.name} is for the task {method.task!r}; this version runs 'views'."
         )
-    if method.environment["kind"] != "host" or method.run["kind"] != "python":
+    if method.environment["kind"] != "host":
         raise TurntableError(
-            f"Method {method.name} wants environment {method.environment['kind']!r} and run kind "
-            f"{method.run['kind']!r}; this version runs 'host' and 'python' only."
+            f"Method {method.name} wants environment {method.environment['kind']!r}; this version runs 'host' only."
         )
+    if method.is_program and (reason := method.command.takes(budget.kind)) is not None:
+        raise TurntableError(f"Method {method.name}: {reason}")
+
+
+def _check_terms(bench: Bench, terms: Terms) -> None:
+    if terms.quantum_s is not None and not SHORTEST_QUANTUM_S <= terms.quantum_s <= LONGEST_S:
+        raise TurntableError(
+            f"--quantum is a number of seconds, at least {SHORTEST_QUANTUM_S:g}, not {terms.quantum_s:g}."
+        )
+    if terms.after is not None:
+        bench.row(terms.after)
 
 
 def _settings_by_method(chosen: Sequence[Method], given: Sequence[str]) -> dict[str, dict[str, Value]]:

@@ -17,9 +17,8 @@ from typing import Any
 
 from .errors import TurntableError
 
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE runs (
     id TEXT PRIMARY KEY,
     capture TEXT NOT NULL,
@@ -44,7 +43,8 @@ CREATE TABLE turns (
     device TEXT NOT NULL,
     started REAL NOT NULL,
     ended REAL,
-    why TEXT                     -- how it ended: done, failed, paused
+    why TEXT                     -- why it ended: done, failed, quantum, priority, pause … (how and pid came later: how the
+                                 -- run left the device, and whose turn it was)
 ) STRICT;
 CREATE INDEX turns_by_run ON turns (run);
 CREATE TABLE events (
@@ -68,27 +68,106 @@ CREATE TABLE scores (
 CREATE TABLE definitions (
     id TEXT PRIMARY KEY,         -- the first 12 hex digits of the text's sha256
     text TEXT NOT NULL
+) STRICT
+""",
+    """
+CREATE TABLE queue (             -- every run that has not ended
+    run TEXT PRIMARY KEY REFERENCES runs (id),
+    place INTEGER NOT NULL,      -- counts up with every run queued and every turn ended: the smallest waits longest
+    since REAL NOT NULL,         -- since when it waits, seconds since the epoch
+    wish TEXT,                   -- what its user wants of its supervisor: pause, cancel
+    wants TEXT NOT NULL,         -- the device: cpu, cuda, cuda:1
+    began_on TEXT,               -- the model of the device that it had its first turn on
+    priority INTEGER NOT NULL,
+    quantum_s REAL,              -- how long it may hold a device while others wait; null: to its end
+    after TEXT,                  -- the run that must end first
+    need_bytes INTEGER NOT NULL, -- memory of the device, as declared; 0 where it wasn't
+    owner INTEGER,               -- the number of the user whose supervisors work on it; null: anybody's
+    own_only INTEGER NOT NULL DEFAULT 0, -- whether only a supervisor that answers for it may work on it
+    pausing TEXT,                -- how it was paused last, or why it can't be, in words
+    pausable INTEGER NOT NULL DEFAULT 1
 ) STRICT;
-"""
+INSERT INTO queue (run, place, since, wants, priority, need_bytes)
+    SELECT id, rowid, created, device, 0, 0 FROM runs WHERE state NOT IN ('done', 'failed');
+CREATE TABLE leases (            -- who holds a device; the kernel lock decides, this says
+    device TEXT PRIMARY KEY,
+    run TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    boot TEXT NOT NULL,
+    priority INTEGER NOT NULL,   -- what its run counted when the turn began
+    began REAL NOT NULL,         -- by the machine's monotonic clock, as is
+    heartbeat REAL NOT NULL      -- this
+) STRICT;
+CREATE TABLE supervisors (
+    pid INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    boot TEXT NOT NULL,
+    owner INTEGER NOT NULL,
+    detached INTEGER NOT NULL,
+    heartbeat REAL NOT NULL,
+    PRIMARY KEY (boot, pid, started)
+) STRICT;
+CREATE TABLE wanted (            -- for which runs a supervisor answers: it doesn't leave before they have ended
+    boot TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    run TEXT NOT NULL,
+    PRIMARY KEY (run, boot, pid, started)
+) STRICT;
+ALTER TABLE turns ADD COLUMN how TEXT;
+ALTER TABLE turns ADD COLUMN pid INTEGER
+""",
+)
+"""What each version of the record added to the one before."""
+
+SCHEMA_VERSION = len(_SCHEMA)
 
 
 class State(str, enum.Enum):
-    """Where a run stands. Only its supervisor changes it, except from and to ``queued``.
+    """Where a run stands. Whoever holds the run's ``supervisor.lock`` writes it, and nobody else.
 
-    ``queued`` → ``running`` → ``done`` | ``failed`` | ``paused``; ``paused`` → ``running``. A run whose
-    supervisor was killed still says ``running``, but nobody holds its lock: it goes on like a paused one.
+    That is the supervisor while it works on the run or keeps its process parked. Anybody else who wants a change leaves a
+    wish in the queue, or takes the lock where no supervisor has it. :meth:`may_become` has the transitions.
+
+    A run whose supervisor was killed still says ``running``, but nobody holds its lock: it counts as queued, and goes on
+    from its last checkpoint.
     """
 
     QUEUED = "queued"
+    """Waits for a turn, its first or its next. Left for running by a supervisor, for paused or cancelled by its user."""
     RUNNING = "running"
+    """Has a turn: its process holds a device. Left by its supervisor alone: for queued when its turn is over (quantum,
+    priority, or its process was killed from outside), for paused or cancelled as its user wishes, for done or failed."""
     PAUSED = "paused"
+    """Its user doesn't want it to go on now. Left for queued (resumed) or cancelled by its user."""
     DONE = "done"
+    """The whole of its budget is used and scored. For good."""
     FAILED = "failed"
+    """Its method crashed, hung, ran out of memory or broke its contract; the cause is kept. For good: ``retry`` makes a
+    new run beside it."""
+    CANCELLED = "cancelled"
+    """Its user gave it up. For good, like failed."""
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will come."""
-        return self in (State.DONE, State.FAILED)
+        return self in (State.DONE, State.FAILED, State.CANCELLED)
+
+    def may_become(self, state: State) -> bool:
+        """Whether a run may leave this state for ``state``."""
+        return state in _MAY_BECOME[self]
+
+
+_MAY_BECOME = {
+    State.QUEUED: (State.RUNNING, State.PAUSED, State.CANCELLED),
+    # From running to running: whose supervisor was killed, and who is now seen through by another.
+    State.RUNNING: (State.RUNNING, State.QUEUED, State.PAUSED, State.DONE, State.FAILED, State.CANCELLED),
+    State.PAUSED: (State.QUEUED, State.CANCELLED),
+    State.DONE: (),
+    State.FAILED: (),
+    State.CANCELLED: (),
+}
 
 
 @dataclass(frozen=True)
@@ -126,18 +205,74 @@ class Score:
     value: float
 
 
+@dataclass(frozen=True)
+class FoundRun:
+    """A run as its folder tells it: for :meth:`Record.replace_all`."""
+
+    row: RunRow
+    wants: str
+    """The device asked for."""
+    terms: Terms
+    changes: list[StateChange]
+    scores: list[Score]
+
+
+_NEXT_PLACE = "SELECT coalesce(max(place), 0) + 1 FROM queue"
+
+
 def definition_id(text: str) -> str:
     """The short name under which a score's definition is stored: 12 hex digits of its sha256."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
+class Terms:
+    """On what terms a run takes its turns; no answer depends on them.
+
+    Args:
+        priority: higher goes first.
+        quantum_s: how long, in seconds, it may hold a device while others wait; None: to its end.
+        after: the id of a run that must have ended first, or None.
+        need_bytes: memory of the device that it needs; 0 where that isn't known.
+        owner: the number of the user whose supervisors work on it; None: anybody's.
+        own_only: whether only a supervisor that answers for it may work on it: one whose process can't be saved ends with
+            the supervisor that has it.
+    """
+
+    priority: int = 0
+    quantum_s: float | None = None
+    after: str | None = None
+    need_bytes: int = 0
+    owner: int | None = None
+    own_only: bool = False
+
+
+@dataclass(frozen=True)
 class StateChange:
-    """A run came into a state, at seconds since the epoch; with its cause if it failed."""
+    """A run came into a state.
+
+    Args:
+        time: when, in seconds since the epoch.
+        state: which.
+        cause: why it failed; else why its turn ended or what was wished; None where there is nothing to say.
+        device: the device that it holds now.
+        model: that device's model.
+        how: how it left the device.
+        supervisor: the process id of who wrote it.
+    """
 
     time: float
     state: State
-    cause: str | None
+    cause: str | None = None
+    device: str | None = None
+    model: str | None = None
+    how: str | None = None
+    supervisor: int | None = None
+
+    @property
+    def detail(self) -> str | None:
+        """What the record's events say beside the state."""
+        return ", ".join(part for part in (self.device, self.cause, self.how) if part) or None
 
 
 class Record:
@@ -156,11 +291,14 @@ class Record:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
-            with self._writing():
-                version = self._db.execute("PRAGMA user_version").fetchone()[0]
-                if version == 0:
-                    for statement in _SCHEMA.split(";\n"):
-                        self._db.execute(statement)
+            version = self._version()
+            if version < SCHEMA_VERSION:
+                with self.writing():
+                    for part in _SCHEMA[
+                        self._version() :
+                    ]:  # asked again: another process may have been faster
+                        for statement in part.split(";\n"):
+                            self._db.execute(statement)
                     self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         except sqlite3.Error as error:
             raise record_error(path, error) from error
@@ -170,16 +308,24 @@ class Record:
                 f"{SCHEMA_VERSION}). Update Turntable."
             )
 
+    def _version(self) -> int:
+        return self._db.execute("PRAGMA user_version").fetchone()[0]
+
     def close(self) -> None:
         """Close the connection."""
         self._db.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that writes: all of it happens, durably, or none; nobody else writes meanwhile.
+
+        Raises:
+            TurntableError: the record can't be written.
+        """
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                yield
+                yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
@@ -188,21 +334,43 @@ class Record:
         except sqlite3.Error as error:
             raise record_error(self.path, error) from error
 
-    def add_run(self, run: RunRow) -> None:
-        """Add a new run."""
-        with self._writing():
+    def add_run(self, run: RunRow, terms: Terms) -> None:
+        """Add a new run and put it into the queue, behind all others."""
+        with self.writing():
             self._insert_run(run)
-            self._event(run.id, run.created, run.state, run.cause)
+            self._insert_queue(run.id, run.created, run.device, terms)
+            self._event(run.id, StateChange(run.created, run.state, run.cause))
 
-    def set_state(self, run: str, state: State, time: float, cause: str | None = None) -> None:
-        """Change a run's state and note when."""
-        with self._writing():
+    def change_state(self, run: str, change: StateChange) -> None:
+        """Note that a run came into another state; out of the queue if it has ended.
+
+        Raises:
+            TurntableError: no run may go from the state that it is in to that one.
+        """
+        state = change.state
+        with self.writing():
+            before = State(self._db.execute("SELECT state FROM runs WHERE id = ?", (run,)).fetchone()[0])
+            if not before.may_become(state):
+                raise TurntableError(
+                    f"Run {run} is {before.value}, and can't become {state.value} from that."
+                )
+            cause = change.cause if state.ended else None
             self._db.execute("UPDATE runs SET state = ?, cause = ? WHERE id = ?", (state.value, cause, run))
-            self._event(run, time, state, cause)
+            if change.device is not None:
+                self._db.execute("UPDATE runs SET device = ? WHERE id = ?", (change.device, run))
+            if state.ended:
+                self._db.execute("DELETE FROM queue WHERE run = ?", (run,))
+                self._db.execute("DELETE FROM wanted WHERE run = ?", (run,))
+            elif state is State.QUEUED:
+                self._db.execute(
+                    f"UPDATE queue SET place = ({_NEXT_PLACE}), since = ? WHERE run = ?", (change.time, run)
+                )
+            self._event(run, change)
+            self._turns(run, change)
 
     def set_progress(self, run: str, state: dict[str, Any], fraction: float) -> None:
         """Note how far a run is: ``steps``, ``device_seconds``, ``setup_seconds``, ``memory_bytes``."""
-        with self._writing():
+        with self.writing():
             self._db.execute(
                 "UPDATE runs SET steps = ?, device_seconds = ?, setup_seconds = ?,"
                 " peak_memory_bytes = max(peak_memory_bytes, ?), fraction = ? WHERE id = ?",
@@ -216,22 +384,27 @@ class Record:
                 ),
             )
 
-    def start_turn(self, run: str, device: str, time: float) -> int:
-        """Note that a run now holds a device; the turn's number."""
-        with self._writing():
-            cursor = self._db.execute(
-                "INSERT INTO turns (run, device, started) VALUES (?, ?, ?)", (run, device, time)
+    def _turns(self, run: str, change: StateChange) -> None:
+        """A run that comes into another state ends the turn that it had; a turn begins where it comes to hold a device."""
+        why = "lost" if change.state is State.RUNNING else change.cause or change.state.value
+        if change.state.ended:
+            why = change.state.value
+        self._db.execute(
+            "UPDATE turns SET ended = ?, why = ?, how = ? WHERE run = ? AND ended IS NULL",
+            (change.time, why, change.how, run),
+        )
+        if change.state is State.RUNNING:
+            self._db.execute(
+                "INSERT INTO turns (run, device, started, pid) VALUES (?, ?, ?, ?)",
+                (run, change.device or "", change.time, change.supervisor),
             )
-        return cursor.lastrowid or 0
-
-    def end_turn(self, turn: int, time: float, why: str) -> None:
-        """Note that a turn has ended, and how."""
-        with self._writing():
-            self._db.execute("UPDATE turns SET ended = ?, why = ? WHERE rowid = ?", (time, why, turn))
+            self._db.execute(
+                "UPDATE queue SET began_on = coalesce(began_on, ?) WHERE run = ?", (change.model, run)
+            )
 
     def add_scores(self, run: str, scores: Iterable[Score]) -> None:
         """Add scores; those of the same mark, metric and item are replaced."""
-        with self._writing():
+        with self.writing():
             self._insert_scores(run, scores)
 
     def _insert_scores(self, run: str, scores: Iterable[Score]) -> None:
@@ -249,55 +422,78 @@ class Record:
             )
             self._db.execute("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (run, *values))
 
-    def _read(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+    def read(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """The rows that a query finds.
+
+        Raises:
+            TurntableError: the record can't be read.
+        """
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise record_error(self.path, error) from error
 
-    def runs(self, capture: str | None = None, question: str | None = None) -> list[RunRow]:
-        """Runs in the order they were asked for, of one capture or with one question where that is given."""
+    def runs(
+        self, capture: str | None = None, question: str | None = None, unended: bool = False
+    ) -> list[RunRow]:
+        """Runs in the order they were asked for, of one capture or with one question where that is given.
+
+        Args:
+            capture: the name of one capture.
+            question: the hash of one question.
+            unended: only those that have not ended.
+        """
         conditions, values = [], []
         for column, value in (("capture", capture), ("question", question)):
             if value is not None:
                 conditions.append(f"{column} = ?")
                 values.append(value)
+        if unended:
+            conditions.append("id IN (SELECT run FROM queue)")
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        rows = self._read(f"SELECT * FROM runs {where} ORDER BY created, rowid", values)
-        return [RunRow(**{**dict(row), "state": State(row["state"])}) for row in rows]
+        return _rows(self.read(f"SELECT * FROM runs {where} ORDER BY created, rowid", values))
+
+    def last_ended(self, count: int) -> list[RunRow]:
+        """The ended runs that were asked for last, newest first."""
+        return _rows(
+            self.read(
+                "SELECT * FROM runs WHERE id NOT IN (SELECT run FROM queue) ORDER BY rowid DESC LIMIT ?",
+                (count,),
+            )
+        )
+
+    def count_runs(self) -> int:
+        """How many runs there are."""
+        return self.read("SELECT count(*) FROM runs")[0][0]
 
     def run(self, run: str) -> RunRow | None:
         """One run, or None."""
-        rows = self._read("SELECT * FROM runs WHERE id = ?", (run,))
-        return RunRow(**{**dict(rows[0]), "state": State(rows[0]["state"])}) if rows else None
+        rows = self.read("SELECT * FROM runs WHERE id = ?", (run,))
+        return _rows(rows)[0] if rows else None
 
     def scores(self, run: str) -> list[Score]:
         """All scores of a run, by mark, metric and item."""
-        rows = self._read(
+        rows = self.read(
             "SELECT mark, steps, device_seconds, metric, text AS definition, item, value FROM scores"
             " JOIN definitions ON definitions.id = scores.definition WHERE run = ? ORDER BY mark, metric, item",
             (run,),
         )
         return [Score(**dict(row)) for row in rows]
 
-    def replace_all(self, runs: Iterable[tuple[RunRow, list[StateChange], list[Score]]]) -> None:
+    def replace_all(self, runs: Iterable[FoundRun]) -> None:
         """Make the whole record again, in one go: afterwards it holds these runs, or what it held before."""
-        with self._writing():
-            for table in ("scores", "events", "turns", "runs", "definitions"):
+        with self.writing():
+            for table in ("scores", "events", "turns", "queue", "wanted", "runs", "definitions"):
                 self._db.execute(f"DELETE FROM {table}")
-            for row, changes, scores in runs:
+            for found in runs:
+                row = found.row
                 self._insert_run(row)
-                for change in changes:
-                    self._event(row.id, change.time, change.state, change.cause)
-                for start, end in zip(changes, [*changes[1:], None], strict=True):
-                    if start.state is State.RUNNING:
-                        why = None if end is None else end.state.value
-                        ended = None if end is None else end.time
-                        self._db.execute(
-                            "INSERT INTO turns VALUES (?, ?, ?, ?, ?)",
-                            (row.id, row.device, start.time, ended, why),
-                        )
-                self._insert_scores(row.id, scores)
+                if not row.state.ended:
+                    self._insert_queue(row.id, row.created, found.wants, found.terms)
+                for change in found.changes:
+                    self._event(row.id, change)
+                    self._turns(row.id, change)
+                self._insert_scores(row.id, found.scores)
 
     def _insert_run(self, run: RunRow) -> None:
         values = {**run.__dict__, "state": run.state.value}
@@ -306,8 +502,30 @@ class Record:
             list(values.values()),
         )
 
-    def _event(self, run: str, time: float, state: State, detail: str | None) -> None:
-        self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (run, time, state.value, detail))
+    def _insert_queue(self, run: str, since: float, wants: str, terms: Terms) -> None:
+        self._db.execute(
+            "INSERT INTO queue (run, place, since, wants, priority, quantum_s, after, need_bytes, owner, own_only)"
+            f" VALUES (?, ({_NEXT_PLACE}), ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                run,
+                since,
+                wants,
+                terms.priority,
+                terms.quantum_s,
+                terms.after,
+                terms.need_bytes,
+                terms.owner,
+                terms.own_only,
+            ),
+        )
+
+    def _event(self, run: str, change: StateChange) -> None:
+        values = (run, change.time, change.state.value, change.detail)
+        self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", values)
+
+
+def _rows(rows: Iterable[sqlite3.Row]) -> list[RunRow]:
+    return [RunRow(**{**dict(row), "state": State(row["state"])}) for row in rows]
 
 
 def record_error(path: Path, error: sqlite3.Error) -> TurntableError:

@@ -24,13 +24,13 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from .errors import TurntableError
 from .files import read_json, write_json, write_text
-from .record import Score, definition_id
+from .record import Record, Score, State, StateChange, Terms, definition_id
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -68,6 +68,11 @@ class Budget:
             raise wrong
         return budget
 
+    @property
+    def kind(self) -> Literal["steps", "seconds"]:
+        """What it is counted in."""
+        return "steps" if self.steps is not None else "seconds"
+
     def __str__(self) -> str:
         if self.steps is not None:
             return f"{self.steps}steps"
@@ -90,7 +95,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked of a run: all that its answer depends on, and who asked when."""
+    """What was asked of a run: all that its answer depends on, who asked when, and on what terms it takes its turns."""
 
     id: str
     capture: str
@@ -106,6 +111,7 @@ class Asked:
     created: float
     command: str
     versions: dict[str, str]
+    terms: Terms = field(default_factory=Terms)
 
     def question(self) -> str:
         """A hash of everything that the answer depends on: runs with equal questions are interchangeable."""
@@ -128,8 +134,9 @@ class Asked:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Asked:
         """What :meth:`to_json` described."""
-        fields = {key: data[key] for key in cls.__dataclass_fields__ if key != "budget"}
-        return cls(budget=Budget.parse(data["budget"]), **fields)
+        fields = {key: data[key] for key in cls.__dataclass_fields__ if key not in ("budget", "terms")}
+        terms = Terms(**data.get("terms", {}))  # runs of before there were turns have none
+        return cls(budget=Budget.parse(data["budget"]), terms=terms, **fields)
 
 
 class RunFolder:
@@ -273,3 +280,9 @@ class RunFolder:
             file.seek(max(0, file.tell() - (1 << 16)))
             text = file.read().decode("utf-8", "replace")
         return text.splitlines()[-lines:]
+
+
+def settle(folder: RunFolder, record: Record, state: State, cause: str) -> None:
+    """Bring a run that has no turn into a state, as its user wishes; the caller holds its ``supervisor.lock``."""
+    folder.append_event("state", state=state.value, cause=cause)
+    record.change_state(folder.id, StateChange(time.time(), state, cause))

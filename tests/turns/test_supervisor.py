@@ -23,7 +23,8 @@ from turntable.results import capture_document
 from turntable.run import Budget, RunFolder
 from turntable.tasks.metrics import metrics
 from turntable.tasks.views import ViewsTask
-from turntable.turns.supervisor import Patience, RunBusy, Supervisor
+from turntable.turns.python_run import PythonRun
+from turntable.turns.supervisor import Patience, RunBusy
 from turntable.turns.watcher import Watcher
 
 
@@ -42,7 +43,7 @@ def request(mode: str = "plain", steps: int = 40, **more: Any) -> RunRequest:
 
 def do(bench: Bench, wanted: RunRequest, watcher: Watcher | None = None) -> RunFolder:
     folders = plan(bench, bench.capture("small"), wanted)
-    work(bench, folders, wanted, watcher or Watcher())
+    work(bench, folders, wanted.handling, watcher or Watcher())
     return folders[0]
 
 
@@ -94,7 +95,7 @@ def test_a_method_that_says_nothing_for_the_patience_counts_as_hung(bench: Bench
 def test_the_other_runs_go_on_after_a_failure(bench: Bench) -> None:
     make_method(bench.methods_folder / "other")
     wanted = RunRequest(("colour", "other"), Budget(steps=8), settings=("colour.mode=crash",))
-    rows = work(bench, plan(bench, bench.capture("small"), wanted), wanted, Watcher())
+    rows = work(bench, plan(bench, bench.capture("small"), wanted), wanted.handling, Watcher())
     assert [row.state for row in rows] == [State.FAILED, State.DONE]
 
 
@@ -148,7 +149,7 @@ def test_killing_supervisor_and_worker_loses_nothing(bench: Bench) -> None:
         "bench = Bench(Path(sys.argv[1]));"
         "wanted = RunRequest(('colour',), Budget(steps=200), settings=('mode=slow',),"
         " patience=Patience(save_every_s=0.1));"
-        "work(bench, plan(bench, bench.capture('small'), wanted), wanted, Watcher())"
+        "work(bench, plan(bench, bench.capture('small'), wanted), wanted.handling, Watcher())"
     )
     pids: list[int] = []
     for wait in (1.2, 0.3, 1.7):
@@ -209,7 +210,7 @@ def test_two_supervisors_never_work_on_one_run(bench: Bench) -> None:
     def supervise() -> None:
         own = Bench(bench.folder)
         folders = plan(own, own.capture("small"), wanted)
-        states.extend(row.state for row in work(own, folders, wanted, Watcher()))
+        states.extend(row.state for row in work(own, folders, wanted.handling, Watcher()))
 
     threads = [threading.Thread(target=supervise) for _ in range(2)]
     for thread in threads:
@@ -265,7 +266,7 @@ def test_children_that_a_killed_worker_left_are_ended_and_the_run_goes_on(bench:
         "from turntable.turns.watcher import Watcher;"
         "bench = Bench(Path(sys.argv[1]));"
         "wanted = RunRequest(('colour',), Budget(steps=100), settings=('mode=child',));"
-        "work(bench, plan(bench, bench.capture('small'), wanted), wanted, Watcher())"
+        "work(bench, plan(bench, bench.capture('small'), wanted), wanted.handling, Watcher())"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(bench.folder)])
     folder = RunFolder(bench.runs_folder / "small-colour-1")
@@ -285,24 +286,20 @@ def test_children_that_a_killed_worker_left_are_ended_and_the_run_goes_on(bench:
     assert not [pid for pid in left if alive(pid)]
 
 
-def test_a_run_that_another_supervisor_holds_is_said_to_be_busy(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("turntable.turns.supervisor.LOCK_WAIT_S", 0.1)
+def test_a_run_that_another_supervisor_holds_is_said_to_be_busy(bench: Bench) -> None:
     wanted = request()
     (folder,) = plan(bench, bench.capture("small"), wanted)
     held = folder.lock("supervisor.lock")
     assert held is not None
-    supervisor = Supervisor(
-        folder,
-        bench.method("colour"),
-        ViewsTask(bench.capture("small"), metrics()),
-        bench.record,
-        Patience(),
-        Watcher(),
-    )
     with held, pytest.raises(RunBusy, match="is being worked on by another turntable"):
-        supervisor.run()
+        PythonRun(
+            folder,
+            bench.method("colour"),
+            ViewsTask(bench.capture("small"), metrics()),
+            bench.record,
+            Patience(),
+            Watcher(),
+        )
 
 
 def test_what_cant_go_on_does_not_stop_the_rest(bench: Bench) -> None:
@@ -312,7 +309,7 @@ def test_what_cant_go_on_does_not_stop_the_rest(bench: Bench) -> None:
     with (bench.methods_folder / "colour" / "method.py").open("a") as file:
         file.write("\n# changed meanwhile\n")
     problems: list[str] = []
-    rows = work(bench, folders, wanted, Watcher(), problems)
+    rows = work(bench, folders, wanted.handling, Watcher(), problems)
     assert [row.state for row in rows] == [State.QUEUED, State.DONE]
     assert len(problems) == 1 and "has changed" in problems[0]
 

@@ -9,7 +9,23 @@ from typing import Annotated
 
 import typer
 
-from . import capture, compare, demo, doctor, export, method, report, run, scores, status
+from . import (
+    cancel,
+    capture,
+    compare,
+    demo,
+    doctor,
+    export,
+    method,
+    pause,
+    report,
+    resume,
+    retry,
+    run,
+    scores,
+    status,
+    watch,
+)
 
 app = typer.Typer(
     help="Find out what research models really do: every held-out view of your own photos, scored and shown, "
@@ -21,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (demo, compare, run, status, scores, report, export, doctor):
+for verb in (demo, compare, run, status, watch, pause, resume, cancel, retry, scores, report, export, doctor):
     app.command()(getattr(verb, verb.__name__.rpartition(".")[2]))
 app.add_typer(capture.app, name="capture", help="Captures: add, list, show.")
 app.add_typer(method.app, name="method", help="Methods: list, show.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -15,14 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from ..errors import TurntableError, disk_error
+from ..errors import TurntableError, disk_error, unknown_name
 
 if TYPE_CHECKING:
     from ..captures.build import CaptureOptions
     from ..jobs import RunRequest
+    from ..record import Terms
+    from ..turns.supervisor import Patience
 
 LONGEST_PATIENCE_S = 1e6
 """Eleven days."""
+
+HIGHEST_PRIORITY = 1000
 
 DONE, WRONG, FAILED, INTERRUPTED = 0, 2, 3, 130
 
@@ -83,6 +88,52 @@ FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Make new runs even where the same was asked before.")
 ]
 
+RunsArgument = Annotated[
+    list[str], typer.Argument(metavar="RUN", help="Runs by their ids (see status).", show_default=False)
+]
+DetachOption = Annotated[
+    bool,
+    typer.Option("--detach", help="Leave the work to a process in the background, and return at once."),
+]
+PolicyOption = Annotated[
+    str,
+    typer.Option(
+        "--policy",
+        metavar="POLICY",
+        help="How the runs share their device with others: round-robin (turns of --quantum), or first-come (each keeps "
+        "it to its end).",
+    ),
+]
+QuantumOption = Annotated[
+    float,
+    typer.Option(
+        "--quantum", metavar="SECONDS", help="Round robin: the length of a turn while other runs wait."
+    ),
+]
+PriorityOption = Annotated[
+    int,
+    typer.Option(
+        "--priority",
+        metavar="N",
+        help="Higher goes first, and takes the device from lower ones; may be negative.",
+    ),
+]
+AfterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--after", metavar="RUN", help="Begin when that run has ended, however it ended.", show_default=False
+    ),
+]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="The device memory that each run needs, such as 500M or 24G: it doesn't begin where it can't fit.",
+        show_default="what earlier runs of the method on the capture needed",
+    ),
+]
+
 NameOption = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", help="The capture's name.", show_default="the source's"),
@@ -130,6 +181,8 @@ def verb(function: _Verb) -> _Verb:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         signal.signal(signal.SIGTERM, _interrupt)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else nohup wants it to go on
+            signal.signal(signal.SIGHUP, _interrupt)
         try:
             return function(*args, **kwargs)
         except TurntableError as error:
@@ -232,24 +285,73 @@ def run_request(
     patience: float,
     lpips_weights: Path | None,
     fresh: bool,
+    terms: Terms,
 ) -> RunRequest:
     """What is asked of methods, from the command line's options."""
     from ..jobs import RunRequest
     from ..run import Budget
-    from ..turns.supervisor import Patience
 
-    if not 0 < patience <= LONGEST_PATIENCE_S:
-        raise TurntableError(
-            f"--patience is a number of seconds above 0, at most {LONGEST_PATIENCE_S:g}, not {patience:g}."
-        )
     return RunRequest(
         methods=tuple(methods or ("nearest", "splat")),
         budget=Budget.parse(budget),
         seeds=seeds,
         device=device,
         settings=tuple(settings or ()),
-        patience=Patience(message_s=patience),
+        patience=checked_patience(patience),
         lpips_weights=lpips_weights,
         fresh=fresh,
         command=shlex.join(["turntable", *sys.argv[1:]]),
+        terms=terms,
     )
+
+
+def checked_patience(seconds: float) -> Patience:
+    """``--patience``.
+
+    Raises:
+        TurntableError: it is out of bounds.
+    """
+    from ..turns.supervisor import Patience
+
+    if not 0 < seconds <= LONGEST_PATIENCE_S:
+        raise TurntableError(
+            f"--patience is a number of seconds above 0, at most {LONGEST_PATIENCE_S:g}, not {seconds:g}."
+        )
+    return Patience(message_s=seconds)
+
+
+def terms(
+    policy: str, quantum: float, priority: int = 0, after: str | None = None, memory: str | None = None
+) -> Terms:
+    """On what terms runs take their turns, from the command line's options.
+
+    Raises:
+        TurntableError: there is no such policy, or a number is out of bounds.
+    """
+    from ..record import Terms
+
+    policies = {"round-robin": quantum, "first-come": None}
+    if policy not in policies:
+        raise unknown_name("policy", policy, policies)
+    if abs(priority) > HIGHEST_PRIORITY:
+        raise TurntableError(
+            f"--priority is a whole number from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}, not {priority}."
+        )
+    return Terms(priority, policies[policy], after, 0 if memory is None else parse_bytes(memory))
+
+
+def parse_bytes(text: str) -> int:
+    """``500M``, ``24G``, ``24GB``, ``1.5T`` in bytes.
+
+    Raises:
+        TurntableError: anything else.
+    """
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?) ?([MGT])B?", text.strip(), re.IGNORECASE)
+    if match is None or float(match[1]) == 0:
+        raise TurntableError(f"--memory is like 500M or 24G, not {text!r}.")
+    return int(float(match[1]) * {"M": 1e6, "G": 1e9, "T": 1e12}[match[2].upper()])
+
+
+def has_terminal() -> bool:
+    """Whether somebody can press Ctrl-C here."""
+    return sys.stdin.isatty()

@@ -47,6 +47,15 @@ class Lines(Watcher):
     def run_scored(self, run: str, mark: float, means: dict[str, float]) -> None:
         self.say(f"{run}: {mark:.1%} of the budget: {describe_means(means)}")
 
+    def run_stopped(self, run: str, why: str, how: str) -> None:
+        words = {
+            "quantum": "its turn is over",
+            "priority": "makes room for a run of higher priority",
+            "pause": "paused",
+            "interrupt": "interrupted",
+        }
+        self.say(f"{run}: {words.get(why, why)}; {how}")
+
     def run_ended(self, run: str, state: str, cause: str | None) -> None:
         self.say(f"{run}: {state}{': ' + cause if cause else ''}")
 
@@ -102,6 +111,12 @@ class Bars(Lines):
         if run in self._tasks:
             count = f" {done} of {total}" if total else ""
             self._progress.update(self._tasks[run], detail=f"{what}{count}")
+
+    def run_stopped(self, run: str, why: str, how: str) -> None:
+        # Turns come and go: on a terminal their bars tell it, and a line for each would push all else out of sight.
+        self._drop(run)
+        if why in ("pause", "interrupt"):
+            super().run_stopped(run, why, how)
 
     def run_ended(self, run: str, state: str, cause: str | None) -> None:
         self._drop(run)

@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
     """Print a table; the columns named in ``right`` are right-aligned."""
-    from rich import box
     from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a pipe has no width to keep to
+    console.print(make_table(columns, rows, right))
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
+    """A table as text, made without Rich: that takes longer to import than a table of a few runs takes to look up."""
+    table = [list(columns), *(list(row) for row in rows)]
+    widths = [max(len(row[place]) for row in table) for place in range(len(columns))]
+    lines = []
+    for row in table:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "─" * max(map(len, lines)))
+    return "\n".join(lines)
+
+
+def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> Table:
+    """A table for Rich to print."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
@@ -19,10 +46,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
         table.add_column(column, justify=justify, overflow="fold", no_wrap=place == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a pipe has no width to keep to
-    console.print(table)
+    return table
 
 
 def score_rows(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -34,6 +34,10 @@ def compare(
     pose_seed: o.PoseSeedOption = 0,
     device: o.DeviceOption = "cpu",
     settings: o.SetOption = None,
+    policy: o.PolicyOption = "round-robin",
+    quantum: o.QuantumOption = 60.0,
+    priority: o.PriorityOption = 0,
+    memory: o.MemoryOption = None,
     patience: o.PatienceOption = 600.0,
     lpips_weights: o.LpipsOption = None,
     fresh: o.FreshOption = False,
@@ -52,7 +56,8 @@ def compare(
     from ._ending import end_comparisons
     from ._progress import watching
 
-    request = o.run_request(methods, budget, seeds, device, settings, patience, lpips_weights, fresh)
+    terms = o.terms(policy, quantum, priority, memory=memory)
+    request = o.run_request(methods, budget, seeds, device, settings, patience, lpips_weights, fresh, terms)
     options = o.capture_options(
         name, format, long_side, background, every, accept_poses, matching, mapper, frames, pose_seed
     )

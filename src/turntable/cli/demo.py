@@ -29,7 +29,9 @@ def demo(
     from ._ending import end_comparisons
     from ._progress import watching
 
-    request = o.run_request(methods, budget, seeds, device, settings, patience, lpips_weights, fresh)
+    request = o.run_request(
+        methods, budget, seeds, device, settings, patience, lpips_weights, fresh, o.terms("round-robin", 60.0)
+    )
     place = Bench.find(bench)
     with watching() as watcher:
         done = compare_capture(place, demo_capture(place, watcher), request, watcher)

@@ -17,6 +17,12 @@ def run(
     seeds: o.SeedsOption = 1,
     device: o.DeviceOption = "cpu",
     settings: o.SetOption = None,
+    detach: o.DetachOption = False,
+    policy: o.PolicyOption = "first-come",
+    quantum: o.QuantumOption = 60.0,
+    priority: o.PriorityOption = 0,
+    after: o.AfterOption = None,
+    memory: o.MemoryOption = None,
     patience: o.PatienceOption = 600.0,
     lpips_weights: o.LpipsOption = None,
     fresh: o.FreshOption = False,
@@ -24,15 +30,29 @@ def run(
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
 ) -> None:
-    """Run methods on a capture of the bench, score every held-out view and write the page."""
+    """Run methods on a capture of the bench, score every held-out view and write the page.
+
+    The runs wait in the bench's queue for their device, whoever else uses it; with --detach, in the background.
+    """
     from ..bench import Bench
-    from ..jobs import compare_capture
+    from ..jobs import compare_capture, plan
     from ..results import capture_document
     from ._ending import end_comparisons
+    from ._going_on import leave_behind, print_runs
     from ._progress import watching
 
-    request = o.run_request(methods, budget, seeds, device, settings, patience, lpips_weights, fresh)
+    terms = o.terms(policy, quantum, priority, after, memory)
+    request = o.run_request(methods, budget, seeds, device, settings, patience, lpips_weights, fresh, terms)
     place = Bench.find(bench)
+    if detach:
+        folders = plan(place, place.capture(capture), request)
+        left = [folder.id for folder in folders if not place.row(folder.id).state.ended]
+        if left:
+            leave_behind(place, left, request.handling, as_json)
+        else:
+            o.say("Every one of them has been answered already (--fresh asks again).")
+            print_runs(place, [folder.id for folder in folders], as_json)
+        return
     with watching() as watcher:
         done = compare_capture(place, place.capture(capture), request, watcher)
     end_comparisons([done], [capture_document(place, done.capture, done.runs)], as_json)

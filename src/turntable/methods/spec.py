@@ -1,13 +1,20 @@
-"""``method.toml``: what a method is, read and checked without running anything of it."""
+"""``method.toml``: what a method is, read and checked without running anything of it.
+
+A program's commands (``[run] kind = "command"``) are *templates*: texts with placeholders in braces, ``{out}``, which
+may carry a format spec as in Python, ``{index:05d}``; ``{{`` and ``}}`` stand for the braces themselves.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from string import Formatter
+from typing import Any, Literal
 
 from ..errors import TurntableError, unknown_name
 
@@ -26,6 +33,15 @@ ENVIRONMENTS = ("host", "uv", "container")
 """Where a method may live; ``host`` is the interpreter that Turntable itself runs on."""
 
 Value = bool | int | float | str
+
+COMMAND_PLACEHOLDERS = ("capture", "out", "cameras", "steps", "seconds", "seed", "device", "python")
+"""What ``train`` and ``render`` of a program may hold, besides ``settings.NAME`` for each of its settings."""
+
+VIEWS_PLACEHOLDERS = ("out", "name", "stem", "index")
+"""What ``views`` of a program may hold; :func:`turntable.captures.layout.find_renderings` says what they mean."""
+
+_NUMBERS: dict[str, Value] = {"steps": 1, "seconds": 1.0, "seed": 0, "index": 0}
+"""The placeholders that are numbers, with an example of each: format specs are tried on it."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,71 @@ class Setting:
             if self.maximum is not None and value > self.maximum:
                 raise TurntableError(f"Setting {self.name} is at most {self.maximum:g}, not {value!r}.")
         return value
+
+
+@dataclass(frozen=True)
+class CommandRun:
+    """How a program is run, as ``[run]`` of its ``method.toml`` says; see :meth:`words` for the templates.
+
+    Args:
+        train: the command that trains.
+        render: the command that renders the held-out views, or None where ``train`` leaves them.
+        views: where each held-out view's rendering lies; may hold ``*`` and ``?``.
+    """
+
+    train: str
+    render: str | None
+    views: str
+
+    def words(self, template: str, values: Mapping[str, Any]) -> list[str]:
+        """The command that ``template`` (``train`` or ``render``) means, as words for the operating system.
+
+        It is split as a shell would and filled in afterwards: a value with spaces or quotes stays in its one word, and
+        no shell ever sees it. Numbers keep Python's notation, and true and false are ``True`` and ``False``.
+
+        Args:
+            template: as ``method.toml`` gives it.
+            values: by placeholder; ``values["settings"]`` holds the settings by name.
+
+        Raises:
+            TurntableError: the template asks for something that has no value (missing, or None).
+        """
+        known = {key: value for key, value in values.items() if key != "settings"}
+        known |= {f"settings.{name}": value for name, value in values.get("settings", {}).items()}
+
+        def fill(word: str) -> str:
+            filled = ""
+            for literal, name, spec, _ in Formatter().parse(word):
+                filled += literal
+                if name is None:
+                    continue
+                if known.get(name) is None:
+                    raise TurntableError(
+                        f"A command's placeholders need values, but this run has none for {{{name}}} of {template!r}."
+                    )
+                filled += _formatted(known[name], spec or "")
+            return filled
+
+        return [fill(word) for word in _split(template)]
+
+    def takes(self, budget_kind: Literal["steps", "seconds"]) -> str | None:
+        """None if the program can be given a budget of this kind, else one line saying why not.
+
+        One that is told neither steps nor seconds has a length of its own, and takes either.
+        """
+        told = {
+            name
+            for word in _split(self.train)
+            for _, name, _, _ in Formatter().parse(word)
+            if name in ("steps", "seconds")
+        }
+        if not told or budget_kind in told:
+            return None
+        other, example = ("seconds", "90s") if budget_kind == "steps" else ("steps", "2000steps")
+        return (
+            f"A budget in {budget_kind} needs {{{budget_kind}}} in run.train, which has only {{{other}}}: "
+            f"give this method one in {other}, such as {example}."
+        )
 
 
 @dataclass(frozen=True)
@@ -141,6 +222,9 @@ class Method:
             raise TurntableError(
                 f"{path}: settings must be a table of tables, not {type(settings).__name__}."
             )
+        parsed = {key: _setting(path, key, entry) for key, entry in settings.items()}
+        if run["kind"] == "command":
+            _check_command(path, run, parsed)
         return cls(
             folder=folder,
             name=name,
@@ -150,11 +234,22 @@ class Method:
             paper=table.get("paper"),
             environment=environment,
             run=run,
-            settings={key: _setting(path, key, entry) for key, entry in settings.items()},
+            settings=parsed,
             published=tuple(table.get("published", ())),
             origin=origin,
             devices=_devices(path, table),
         )
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it is any program, by :attr:`command`; else it is a Python class."""
+        return self.run["kind"] == "command"
+
+    @property
+    def command(self) -> CommandRun:
+        """How the program is run; only for methods whose ``run["kind"]`` is ``command``."""
+        assert self.run["kind"] == "command", f"method {self.name} is no program"
+        return CommandRun(self.run["train"], self.run.get("render"), self.run["views"])
 
     def configure(self, given: dict[str, str]) -> dict[str, Value]:
         """All settings, with those ``given`` (as text) in place of their defaults.
@@ -182,6 +277,101 @@ class Method:
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
                 digest.update(f"{path.relative_to(self.folder).as_posix()}\0{content}\n".encode())
         return digest.hexdigest()
+
+
+def _check_command(path: Path, run: dict[str, Any], settings: dict[str, Setting]) -> None:
+    for key in run:
+        if key not in ("kind", "train", "render", "views"):
+            raise unknown_name(f"key of [run] in {path}:", key, ("kind", "train", "render", "views"))
+    examples = {name: _NUMBERS.get(name, "text") for name in COMMAND_PLACEHOLDERS}
+    examples |= {f"settings.{name}": setting.default for name, setting in settings.items()}
+    for key in ("train", "render") if "render" in run else ("train",):
+        template = _template(path, run, key)
+        try:
+            words = _split(template)
+        except ValueError as error:
+            raise TurntableError(
+                f"{path}: run.{key} must be quoted as for a shell ({error}), not {template!r}; "
+                f"known placeholders: {_braced(examples)}."
+            ) from None
+        if not words or not words[0]:
+            raise TurntableError(f"{path}: run.{key} must begin with a program, not {template!r}.")
+        _check_template(f"run.{key}", path, template, words, examples)
+    _check_views(path, _template(path, run, "views"))
+
+
+def _check_views(path: Path, views: str) -> None:
+    examples = {name: _NUMBERS.get(name, "text") for name in VIEWS_PLACEHOLDERS}
+    found = _check_template("run.views", path, views, [views], examples)
+    if not views.startswith("{out}/") or ".." in views.split("/"):
+        raise TurntableError(
+            f"{path}: run.views must begin with {{out}}/ and never go up by '..', not {views!r}; "
+            f"known placeholders: {_braced(examples)}."
+        )
+    if not found & {"name", "stem", "index"}:
+        raise TurntableError(
+            f"{path}: run.views must tell views apart by {{name}}, {{stem}} or {{index}}; {views!r} holds none of them."
+        )
+    if views.lower().endswith((".jpg", ".jpeg")):
+        raise TurntableError(
+            f"{path}: run.views must name PNGs, because a lossy copy is never scored, not {views!r}. "
+            "Have the program write PNGs."
+        )
+
+
+def _check_template(
+    what: str, path: Path, template: str, words: Sequence[str], examples: Mapping[str, Value]
+) -> set[str]:
+    """The placeholders in ``words`` of a template, all of which can be filled in as ``examples`` are.
+
+    Raises:
+        TurntableError: a brace without its partner, an unknown placeholder, or a format that it doesn't take.
+    """
+    found: set[str] = set()
+    for word in words:
+        try:
+            parts = list(Formatter().parse(word))
+        except ValueError as error:
+            raise TurntableError(
+                f"{path}: {what} must have a partner for each brace within a word ({error}), not {template!r}; "
+                f"known placeholders: {_braced(examples)}."
+            ) from None
+        for _, name, spec, conversion in parts:
+            if name is None:
+                continue
+            if name not in examples:
+                known = [f"{{{key}}}" for key in examples]
+                raise unknown_name(f"placeholder of {what} in {path}:", f"{{{name}}}", known)
+            try:
+                if conversion:
+                    raise ValueError(f"!{conversion} isn't known here")
+                _formatted(examples[name], spec or "")
+            except ValueError as error:
+                raise TurntableError(
+                    f"{path}: {what} must give {{{name}}} a format that it takes ({error}), not {template!r}; "
+                    f"known placeholders: {_braced(examples)}."
+                ) from None
+            found.add(name)
+    return found
+
+
+def _template(path: Path, run: dict[str, Any], key: str) -> str:
+    value = run.get(key)
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise TurntableError(f"{path}: run.{key} must be a text without NUL, not {value!r}.")
+    return value
+
+
+def _split(template: str) -> list[str]:
+    return shlex.split(template.replace("\\\n", ""))  # a shell's continued lines, which shlex doesn't know
+
+
+def _formatted(value: Any, spec: str) -> str:
+    return format(value if isinstance(value, int | float) else str(value), spec)
+
+
+def _braced(names: Mapping[str, Value]) -> str:
+    return ", ".join(f"{{{name}}}" for name in names)
 
 
 def _devices(path: Path, table: dict[str, Any]) -> tuple[str, ...]:

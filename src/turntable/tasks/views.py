@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..captures.capture import Capture, CaptureView
+from ..captures.layout import TEST, find_renderings, read_rendering, write_transforms
 from ..errors import TurntableError
 from ..record import Score
-from ..worker.png import read_png
+from ..worker.png import read_png, write_png
 from .metrics import Metric
 
 NAME = "views"
@@ -60,6 +61,31 @@ class ViewsTask:
             }
             for view in self.capture.held_out
         ]
+
+    def lay_out(self, folder: Path) -> dict[str, Path]:
+        """Lay the capture out in ``folder`` as a program expects it, without the held-out photos.
+
+        Returns:
+            The values of the placeholders ``{capture}`` and ``{cameras}`` (of the held-out views).
+        """
+        write_transforms(self.capture, folder)
+        return {"capture": folder, "cameras": folder / TEST}
+
+    def collect(self, run: Path, pattern: str, out: Path) -> int:
+        """Find a program's renderings of the held-out views by its ``views`` pattern, and put them where they are scored.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            TurntableError: one is missing, or isn't an 8-bit picture of the view's size.
+        """
+        (folder := answers_folder(run, 1.0)).mkdir(parents=True, exist_ok=True)
+        found = find_renderings(pattern, out, self.capture)
+        for view in self.capture.held_out:
+            image = read_rendering(found[view.name], view.camera.width, view.camera.height)
+            write_png(folder / view.image_path.name, image)
+        return len(found)
 
     def score(
         self,

@@ -1,66 +1,144 @@
 """A worker process: started, talked to, and ended with everything it started.
 
-It has a process group of its own, so that Ctrl-C in the terminal reaches the supervisor alone, and it
-inherits the run's lock, so that nobody starts the run again while it lives.
+It has a session of its own, so that Ctrl-C in the terminal reaches the supervisor alone, and it inherits the run's lock and
+the device's, so that nobody starts the run again or uses the device while it lives.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-import psutil
-
+from ..run import RunFolder
 from ..worker import protocol
+from .cgroup import Cgroup
+from .family import MARK, Family
 
 WORKER = Path(protocol.__file__).parent / "__main__.py"
+LAUNCH = Path(protocol.__file__).parent / "launch.py"
 GRACE_S = 5.0
 LONGEST_CAUSE = 500
 OUT_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+TICK_S = 0.1
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""Signals that a crash doesn't raise: somebody sent them, and the method isn't to blame."""
 
 
 class WorkerFailed(Exception):
     """The worker failed: the message is the cause, one line."""
 
 
+class WorkerKilled(WorkerFailed):
+    """Somebody killed the worker: not its own fault, as far as can be seen."""
+
+
+class RunProcess:
+    """The process that a run was started with, and whatever that started."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        folder: Path,
+        log: IO[bytes],
+        inherited: Sequence[int],
+        cwd: Path | None = None,
+        **environment: str,
+    ) -> None:
+        """Start it.
+
+        Args:
+            words: the program and its arguments.
+            folder: the run's folder.
+            log: where its output goes.
+            inherited: descriptors that it keeps: the run's lock and the device's.
+            cwd: the folder that it works in; the run's if None.
+            environment: variables that it gets beside our own.
+
+        Raises:
+            OSError: there is no such program, or it can't be started.
+        """
+        self.kills_before = out_of_memory_kills()
+        cgroup = Cgroup.create(cgroup_name(folder))
+        self._cgroup = cgroup
+        self.process = subprocess.Popen(
+            words,
+            cwd=cwd or folder,
+            env={**os.environ, **environment, MARK: str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=tuple(inherited),
+            start_new_session=True,
+        )
+        self.pid = self.process.pid
+        if cgroup is not None:
+            with contextlib.suppress(
+                OSError
+            ):  # it is over already, or may not be moved: there are other ways
+                cgroup.add(self.pid)
+        self.family = Family(self.pid, str(folder), cgroup=cgroup)
+
+    def end(self, grace_s: float = GRACE_S) -> None:
+        """End it and everything that it started: asked first, killed after a grace period."""
+        self.family.kill(0 if self.process.poll() is not None else grace_s)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(GRACE_S)
+        if self._cgroup is not None:
+            self._cgroup.remove()
+
+    def why_it_died(self) -> WorkerFailed:
+        """What its end means for the run."""
+        status = self.process.returncode
+        out_of_memory = out_of_memory_kills() > self.kills_before
+        kind = (
+            WorkerKilled
+            if status is not None and -status in FROM_OUTSIDE and not out_of_memory
+            else WorkerFailed
+        )
+        return kind(describe_end(status, out_of_memory))
+
+
 class WorkerProcess:
     """A worker and the socket to it."""
 
-    def __init__(self, python: str, folder: Path, log: IO[bytes], lock: IO[bytes], patience_s: float) -> None:
+    def __init__(
+        self, python: str, folder: Path, log: IO[bytes], inherited: Sequence[int], patience_s: float
+    ) -> None:
         """Start a worker.
 
         Args:
             python: the interpreter of the method's environment.
             folder: its working folder.
             log: where its output goes.
-            lock: the run's lock, to be inherited.
+            inherited: descriptors that it keeps: the run's lock and the device's.
             patience_s: how long, in seconds, it may say nothing before it counts as hung.
         """
         self.patience_s = patience_s
+        self.tick: Callable[[], None] = lambda: None
+        """Called several times a second while the worker is waited for; what it raises ends the waiting."""
         self._folder = folder
-        self._kills_before = out_of_memory_kills()
         ours, theirs = socket.socketpair()
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"}
         with theirs:
-            self._process = subprocess.Popen(
+            self._run = RunProcess(
                 [python, str(WORKER), str(theirs.fileno())],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(theirs.fileno(), lock.fileno()),
-                start_new_session=True,
+                folder,
+                log,
+                (theirs.fileno(), *inherited),
+                PYTHONUNBUFFERED="1",
+                PYTHONHASHSEED="0",
             )
         self._channel = protocol.Channel(ours)
-        self.pid = self._process.pid
+        self.pid = self._run.pid
 
     def greet(self) -> dict[str, Any]:
         """Exchange hellos; the worker's.
@@ -95,8 +173,12 @@ class WorkerProcess:
                 ``patience_s``.
             OSError: the worker found the disk full: no fault of the method, so the run isn't failed by it.
         """
+        deadline = time.monotonic() + self.patience_s
+        message = None
         try:
-            message = self._channel.receive(self.patience_s)
+            while message is None and time.monotonic() < deadline:
+                self.tick()
+                message = self._channel.receive(min(TICK_S, self.patience_s))
         except protocol.Closed:
             self._raise_why_it_died()
         except ValueError as error:
@@ -130,28 +212,20 @@ class WorkerProcess:
     def _raise_why_it_died(self) -> NoReturn:
         # The socket closes a moment before the process can be waited for.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(GRACE_S)
-        raise WorkerFailed(describe_end(self._process.returncode, out_of_memory_kills() > self._kills_before))
+            self._run.process.wait(GRACE_S)
+        raise self._run.why_it_died()
 
     def end(self) -> None:
-        """End the worker and everything in its process group: asked first, killed after a grace period."""
+        """End the worker and everything that it started: asked first, killed after a grace period."""
         self._channel.close()
-        for signal_number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal_number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(GRACE_S)
-                break
-        # The leader is gone; whatever it left in its group goes too.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._run.end()
 
     def stop(self) -> None:
         """Let the worker end by itself, then make sure of it."""
         with contextlib.suppress(WorkerFailed):
             self.send("stop")
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(GRACE_S)
+            self._run.process.wait(GRACE_S)
         self.end()
 
 
@@ -161,19 +235,22 @@ def printable(cause: str) -> str:
     return line if len(line) <= LONGEST_CAUSE else line[:LONGEST_CAUSE] + " …"
 
 
-def kill_leftovers(group: int, started: float) -> None:
-    """Kill what a dead worker left behind: its children, which it can't take with it when it is killed itself.
+def kill_leftovers(folder: RunFolder) -> None:
+    """Kill what a killed supervisor's worker left behind: its children, which it couldn't take with it."""
+    leader, started = 0, 0.0
+    for event in folder.events():
+        if event.get("type") == "worker":
+            leader, started = event["pid"], event["time"]
+    if leader:
+        cgroup = Cgroup.create(cgroup_name(folder.path))
+        Family(leader, str(folder.path), started, cgroup).kill(0)
+        if cgroup is not None:
+            cgroup.remove()
 
-    Args:
-        group: the worker's process group, which is its process id.
-        started: when the worker was started, in seconds since the epoch. A later process that has come by its number
-            is left alone.
-    """
-    with contextlib.suppress(psutil.NoSuchProcess):
-        if psutil.Process(group).create_time() > started + 1:
-            return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
+
+def cgroup_name(folder: Path) -> str:
+    """The name of a run's control group: the same for every supervisor of the run, and no other run's of the machine."""
+    return f"{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
 
 
 def expect(message: dict[str, Any], kind: str) -> None:
@@ -195,8 +272,9 @@ def describe_end(status: int | None, out_of_memory: bool) -> str:
     if status == -signal.SIGKILL:
         return "killed by signal 9 (SIGKILL) from outside; the kernel counted no out-of-memory kill"
     if status < 0:
-        return f"crashed with signal {-status} ({signal.Signals(-status).name})"
-    return f"the worker ended with status {status} without a word; see the log"
+        name = signal.Signals(-status).name
+        return f"{'killed from outside by' if -status in FROM_OUTSIDE else 'crashed with'} signal {-status} ({name})"
+    return f"ended with status {status} without a word; see the log"
 
 
 def out_of_memory_kills() -> int:

@@ -1,35 +1,38 @@
-"""The supervisor of one run: the only one who writes that run's state.
+"""The supervisor of one run: the only one who writes that run's state, for as long as it has it.
 
-It starts the worker, lets it train from mark to mark, has it save often enough that a kill -9 costs little,
-has every held-out item rendered and scored at each mark outside of the device clock, and turns a crash, a
-hang, an out-of-memory kill or a NaN into a ``failed`` run with its cause. Ctrl-C pauses.
+It gives the run its turns. A turn ends when the run is done or has failed, when its quantum is up and others wait, when
+its user wants it paused or cancelled, when Ctrl-C is pressed, or when somebody kills its process. A run that has neither
+ended nor been cancelled goes on later as if nothing had been. What kind of process a run has (a worker that speaks our
+protocol, or any program) is the business of the two subclasses.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
+import enum
+import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from ..errors import TurntableError, disk_error
 from ..methods.spec import Method
-from ..record import Record, Score, State
-from ..run import Asked, RunFolder
-from . import checkpoint
-from .process import WorkerFailed, WorkerProcess, expect, kill_leftovers
+from ..record import Record, Score, State, StateChange
+from ..run import Asked, RunFolder, settle
+from . import policy
+from .process import WorkerFailed, WorkerKilled, kill_leftovers
 from .watcher import Watcher
 
-MARKS = (0.125, 0.25, 0.5, 1.0)
-"""The shares of a run's budget at which everything held out is rendered and scored."""
-
-PAUSE_PATIENCE_S = 30.0
-"""How long an interrupted supervisor waits for the step at hand before it kills the worker."""
-
 LOCK_WAIT_S = 10.0
-"""A killed supervisor's worker takes a moment to die; until then it holds the run's lock."""
+"""What a killed supervisor's worker had started takes a moment to die; until then it holds the run's lock."""
+
+SUPERVISOR_WAIT_S = 0.3
+"""A killed supervisor's own lock goes with it."""
+
+KILLS_BORNE = 5
+"""A process that is killed from outside so many times in a row, each time before it got any further, has failed."""
 
 
 class Task(Protocol):
@@ -43,8 +46,16 @@ class Task(Protocol):
         """What the worker is asked to render at ``mark``, with the files to write (their folders exist)."""
         ...
 
+    def lay_out(self, folder: Path) -> dict[str, Path]:
+        """Lay the capture out as a program expects it: the values of ``{capture}`` and ``{cameras}``."""
+        ...
+
+    def collect(self, run: Path, pattern: str, out: Path) -> int:
+        """Find what a program has rendered and put it where :meth:`score` looks; how many there are."""
+        ...
+
     def score(self, run: Path, mark: float, steps: int, device_seconds: float, watch: Any) -> list[Score]:
-        """Score what the worker wrote; ``watch(done, total)`` is told how far it is."""
+        """Score what was rendered; ``watch(done, total)`` is told how far it is."""
         ...
 
     def score_missing(
@@ -75,8 +86,52 @@ class RunBusy(CannotGoOn):
     """Somebody else is seeing this run through."""
 
 
+class Stop(str, enum.Enum):
+    """Why a turn is to end before its run has."""
+
+    QUANTUM = "quantum"
+    """Its time is up and others wait."""
+    PRIORITY = "priority"
+    """A run of higher priority waits."""
+    PAUSE = "pause"
+    """Its user wants it paused."""
+    CANCEL = "cancel"
+    """Its user gives it up."""
+    INTERRUPT = "interrupt"
+    """The supervisor has been asked to end (Ctrl-C, SIGTERM, a closed terminal)."""
+    KILL = "kill"
+    """It has been asked again: no more waiting for a step's end."""
+
+
+class TurnOver(Exception):
+    """Raised in the middle of a turn that is to end."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop.value)
+        self.stop = stop
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A turn that a supervisor is given.
+
+    Args:
+        device: the device that it may use until the turn ends.
+        device_lock: the descriptor of the device's kernel lock, for the worker to inherit.
+        stop: asked several times a second: why the turn should end now, or None.
+        keep: asked when the turn ends by quantum or priority: whether the process may stay in memory.
+        tell: told how the run left the device, or why it can't be made to, in words; and whether it can.
+    """
+
+    device: policy.Device
+    device_lock: int
+    stop: Callable[[], Stop | None]
+    keep: Callable[[], bool]
+    tell: Callable[[str, bool], None]
+
+
 class Supervisor:
-    """Sees one run through, from wherever it stands to its end or to a pause."""
+    """Sees one run through, turn by turn, from wherever it stands to its end."""
 
     def __init__(
         self,
@@ -87,6 +142,11 @@ class Supervisor:
         patience: Patience,
         watcher: Watcher,
     ) -> None:
+        """Take the run's locks.
+
+        Raises:
+            RunBusy: another supervisor has it.
+        """
         self.folder = folder
         self.method = method
         self.task = task
@@ -94,29 +154,130 @@ class Supervisor:
         self.patience = patience
         self.watcher = watcher
         self.asked: Asked = folder.asked()
+        self.how = ""
+        """How the run left its device last, or why it can't be made to, in words."""
+        self.pausable = True
+        """False once every way of making it leave its device has failed."""
         self._fraction = 0.0
         self._told = 0.0
         self._state: dict[str, Any] = {}
-        self._saving = False
+        with contextlib.ExitStack() as locks:
+            locks.enter_context(self._lock("supervisor.lock", SUPERVISOR_WAIT_S))
+            self._worker_lock = locks.enter_context(self._lock_worker())
+            self._locks = locks.pop_all()
 
-    def run(self) -> State:
-        """Work until the run is done, failed or paused; the state it is in then.
+    @property
+    def kept(self) -> bool:
+        """Whether the run's process is in memory though it has no turn."""
+        raise NotImplementedError
+
+    @property
+    def expendable(self) -> bool:
+        """Whether nothing is lost if a kept process ends."""
+        raise NotImplementedError
+
+    def _work(self, grant: Grant) -> None:
+        """Work until the run is done.
 
         Raises:
-            RunBusy: another supervisor has it.
-            KeyboardInterrupt: after the run was paused.
+            TurnOver: as soon as ``grant.stop`` says so.
+            WorkerFailed: the run has failed.
+        """
+        raise NotImplementedError
+
+    def _leave_device(self, stop: Stop, keep: bool) -> bool:
+        """End or park what works, after :class:`TurnOver`; False if that can't be done and the turn has to go on."""
+        raise NotImplementedError
+
+    def end_process(self) -> None:
+        """End the run's process, if there is one; what isn't saved is lost."""
+        raise NotImplementedError
+
+    def take_turn(self, grant: Grant) -> State:
+        """Work on the run until it has ended or its turn is over; the state that it is in then.
+
+        Raises:
+            KeyboardInterrupt: the watcher was interrupted; the run was paused.
             TurntableError: its folder can't be written (disk full, read-only); the run stays resumable.
         """
-        with self._lock("supervisor.lock"), self._worker_lock() as lock:
-            turn = self.record.start_turn(self.folder.id, self.asked.device, time.time())
-            ended = State.PAUSED
-            try:
-                ended = self._take_turn(lock)
-            finally:
-                self.record.end_turn(turn, time.time(), ended.value)
-        return ended
+        self._grant = grant
+        self._change_state(
+            State.RUNNING, device=grant.device.name, model=grant.device.model, supervisor=os.getpid()
+        )
+        try:
+            while True:
+                try:
+                    self._work(grant)
+                except TurnOver as over:
+                    if over.stop is Stop.CANCEL:
+                        return self._end(State.CANCELLED)
+                    if over.stop is Stop.KILL:
+                        self.end_process()
+                    elif not self._leave_device(over.stop, grant.keep()):
+                        self.pausable = False
+                        grant.tell(self.how, False)
+                        self.watcher.note(f"{self.folder.id} can't be paused: {self.how}")
+                        continue
+                    return self._stopped(over.stop)
+                self.end_process()
+                return self._end(State.DONE)
+        except OSError as error:  # of this machine, not of the method: the run can go on from its checkpoint
+            self.end_process()
+            raise disk_error(error, f"run {self.folder.id}; it can go on once that is mended") from error
+        except WorkerKilled as killed:
+            self.end_process()
+            return self._killed(killed)
+        except WorkerFailed as failure:
+            self.end_process()
+            return self._end(State.FAILED, str(failure))
+        except KeyboardInterrupt:
+            self._leave_device(Stop.INTERRUPT, keep=False)
+            self._stopped(Stop.INTERRUPT)
+            raise
+        except BaseException:
+            self.end_process()
+            raise
 
-    def _lock(self, name: str, wait_s: float = LOCK_WAIT_S) -> IO[bytes]:
+    def _stopped(self, stop: Stop) -> State:
+        self._grant.tell(self.how, True)
+        state = State.PAUSED if stop is Stop.PAUSE else State.QUEUED
+        self._change_state(state, cause=stop.value, how=self.how)
+        self.watcher.run_stopped(self.folder.id, stop.value, self.how)
+        return state
+
+    def _end(self, state: State, cause: str | None = None) -> State:
+        self.end_process()
+        self._change_state(state, cause=cause)
+        self.watcher.run_ended(self.folder.id, state.value, cause)
+        return state
+
+    def _killed(self, killed: WorkerKilled) -> State:
+        """Somebody killed the process: no fault of the method, unless it happens again and again at the same place."""
+        kills = 1
+        for event in self.folder.events():
+            if event.get("type") == "saved":
+                kills = 1
+            elif event.get("type") == "killed":
+                kills += 1
+        self.folder.append_event("killed", detail=str(killed))
+        if kills >= KILLS_BORNE:
+            return self._end(State.FAILED, f"{killed}; {kills} times in a row, without getting any further")
+        self.watcher.note(f"{self.folder.id}: {killed}; it goes on from its last checkpoint")
+        self._change_state(State.QUEUED, cause="killed", how=str(killed))
+        return State.QUEUED
+
+    def settle(self, state: State, cause: str) -> None:
+        """Bring a run that has no turn into another state, as its user wishes."""
+        if state.ended or (self.expendable and state is State.PAUSED):
+            self.end_process()
+        settle(self.folder, self.record, state, cause)
+
+    def close(self) -> None:
+        """Let go of the run, whatever becomes of it; its process ends."""
+        self.end_process()
+        self._locks.close()
+
+    def _lock(self, name: str, wait_s: float) -> IO[bytes]:
         deadline = time.monotonic() + wait_s
         while (lock := self.folder.lock(name)) is None:
             if time.monotonic() > deadline:
@@ -126,117 +287,30 @@ class Supervisor:
             time.sleep(0.05)
         return lock
 
-    def _worker_lock(self) -> IO[bytes]:
+    def _lock_worker(self) -> IO[bytes]:
         """The lock that workers inherit. No supervisor lives, so who still holds it was left behind, and is killed."""
         with contextlib.suppress(RunBusy):
             return self._lock("lock", wait_s=1.0)
-        for event in self.folder.events():
-            if event.get("type") == "worker":
-                kill_leftovers(event["pid"], event["time"])
-        return self._lock("lock")
+        kill_leftovers(self.folder)
+        return self._lock("lock", LOCK_WAIT_S)
 
-    def _take_turn(self, lock: IO[bytes]) -> State:
-        try:
-            with self.folder.log_path.open("ab") as log:
-                worker = WorkerProcess(sys.executable, self.folder.path, log, lock, self.patience.message_s)
-                try:
-                    self._change_state(State.RUNNING)
-                    self._see_through(worker)
-                    worker.stop()
-                except KeyboardInterrupt:
-                    self._pause(worker)
-                    self._change_state(State.PAUSED)
-                    self.watcher.run_ended(self.folder.id, State.PAUSED.value, None)
-                    raise
-                finally:
-                    worker.end()
-        except OSError as error:  # of this machine, not of the method: the run can go on from its checkpoint
-            raise disk_error(error, f"run {self.folder.id}; it can go on once that is mended") from error
-        except WorkerFailed as failure:
-            self._change_state(State.FAILED, str(failure))
-            self.watcher.run_ended(self.folder.id, State.FAILED.value, str(failure))
-            return State.FAILED
-        self._change_state(State.DONE)
-        self.watcher.run_ended(self.folder.id, State.DONE.value, None)
-        return State.DONE
+    def _check_stop(self, but: tuple[Stop, ...] = ()) -> None:
+        """Raise :class:`TurnOver` if the turn should end, for another reason than one of ``but``."""
+        stop = self._grant.stop()
+        if stop in (Stop.QUANTUM, Stop.PRIORITY, Stop.PAUSE) and not self.pausable:
+            return
+        if stop is not None and stop not in but:
+            raise TurnOver(stop)
 
-    def _see_through(self, worker: WorkerProcess) -> None:
-        hello = worker.greet()
-        self.folder.append_event("worker", python=hello["python"], numpy=hello["numpy"], pid=worker.pid)
-        self._init(worker)
-        recover_scores(self.folder, self.task, self.record)
-        scored = {score.mark for score in self.folder.scores()}
-        for mark in MARKS:
-            if mark <= max(scored, default=0.0):
-                continue
-            self._train(worker, mark)
-            at = 1.0 if self._state["finished"] else mark
-            if at == mark:
-                self._answer(worker, mark)
+    def _score(self, mark: float) -> None:
+        """Score what was rendered at ``mark``."""
 
-    def _init(self, worker: WorkerProcess) -> None:
-        saved, damaged = checkpoint.newest(self._checkpoints)
-        for line in damaged:
-            self.folder.append_event("damaged", detail=line)
-            where = "the one before" if saved else "the beginning"
-            self.watcher.note(f"{self.folder.id}: {line}; going on from {where}")
-        budget = self.asked.budget
-        self._state = start_method(worker, self.asked, self.method, saved, self.task.inputs())
-        self._fraction = budget.fraction(self._state)
-        self.folder.append_event("ready", resumed=saved is not None, **self._state)
-        self.watcher.run_started(self.folder.id, self._fraction)
+        def watch(done: int, total: int) -> None:
+            self.watcher.run_doing(self.folder.id, "scoring", done, total)
+            self._check_stop(but=(Stop.QUANTUM, Stop.PRIORITY))
 
-    def _train(self, worker: WorkerProcess, mark: float) -> None:
-        """Train until ``mark``, in stretches that each end with a checkpoint."""
-        target = self.asked.budget.until(mark)
-        while not self._reached(target):
-            pause_at = self._state["device_seconds"] + self.patience.save_every_s
-            seconds = target["device_seconds"]
-            until = {
-                "steps": target["steps"],
-                "device_seconds": pause_at if seconds is None else min(seconds, pause_at),
-            }
-            worker.send("train", until=until)
-            while (message := worker.receive())["type"] == "progress":
-                self._note_progress(message, at_least_every_s=1.0)
-            expect(message, "reached")
-            self._note_progress(message, at_least_every_s=0.0)
-            self._save(worker)
-
-    def _reached(self, target: dict[str, Any]) -> bool:
-        if self._state["finished"]:
-            return True
-        if target["steps"] is not None:
-            return self._state["steps"] >= target["steps"]
-        return self._state["device_seconds"] >= target["device_seconds"]
-
-    def _save(self, worker: WorkerProcess) -> None:
-        self.watcher.run_doing(self.folder.id, "saving", 0, 0)
-        self._saving = (
-            True  # before anything is sent: an interruption must not begin a second save into the first
-        )
-        worker.send("save", folder=str(checkpoint.begin(self._checkpoints)))
-        self._commit(worker.await_("saved")["state"])
-
-    def _commit(self, state: dict[str, Any]) -> None:
-        checkpoint.commit(self._checkpoints, state)
-        self._saving = False
-        self.folder.append_event("saved", steps=state["steps"])
-
-    def _answer(self, worker: WorkerProcess, mark: float) -> None:
-        """Have everything held out rendered, and score it."""
-        requests = self.task.requests(self.folder.path, mark)
-        worker.send("render", views=requests)
-        while (message := worker.receive())["type"] == "rendering":
-            self.watcher.run_doing(self.folder.id, "rendering", message["done"], message["total"])
-        expect(message, "rendered")
-        self.folder.append_event("rendered", mark=mark, views=len(requests), seconds=message["seconds"])
         new = self.task.score(
-            self.folder.path,
-            mark,
-            self._state["steps"],
-            self._state["device_seconds"],
-            lambda done, total: self.watcher.run_doing(self.folder.id, "scoring", done, total),
+            self.folder.path, mark, self._state["steps"], self._state["device_seconds"], watch
         )
         kept = [score for score in self.folder.scores() if score.mark != mark]
         self.folder.write_scores(kept + new)
@@ -248,30 +322,6 @@ class Supervisor:
         self.folder.append_event("scored", mark=mark, means=averages, **self._state)
         self.watcher.run_scored(self.folder.id, mark, averages)
 
-    def _pause(self, worker: WorkerProcess) -> None:
-        """Stop at a step boundary and save. A second Ctrl-C, or a step that takes too long, kills instead."""
-        worker.patience_s = min(worker.patience_s, PAUSE_PATIENCE_S)
-        with contextlib.suppress(WorkerFailed, KeyboardInterrupt):
-            if not self._state:  # the method isn't there yet: nothing to save
-                return
-            if not self._saving:
-                self._saving = True
-                worker.send("pause")
-                worker.send("save", folder=str(checkpoint.begin(self._checkpoints)))
-            while (message := worker.receive())["type"] != "saved":
-                pass
-            self._state = message["state"]
-            newest, _ = checkpoint.newest(self._checkpoints)
-            if newest is None or self._state["steps"] > newest.state["steps"]:
-                self._commit(self._state)
-            worker.stop()
-
-    @property
-    def _checkpoints(self) -> Path:
-        path = self.folder.path / "checkpoint"
-        path.mkdir(exist_ok=True)
-        return path
-
     def _note_progress(self, message: dict[str, Any], at_least_every_s: float) -> None:
         self._state = message["state"]
         self._fraction = self.asked.budget.fraction(self._state)
@@ -282,40 +332,11 @@ class Supervisor:
             self.folder.append_event("progress", **self._state, **_without(message["info"], self._state))
             self.record.set_progress(self.folder.id, self._state, self._fraction)
 
-    def _change_state(self, state: State, cause: str | None = None) -> None:
-        self.folder.append_event("state", state=state.value, cause=cause)
-        self.record.set_state(self.folder.id, state, time.time(), cause)
+    def _change_state(self, state: State, **fields: Any) -> None:
+        self.folder.append_event("state", state=state.value, **fields)
+        self.record.change_state(self.folder.id, StateChange(time.time(), state, **fields))
         if self._state:
             self.record.set_progress(self.folder.id, self._state, self._fraction)
-
-
-def start_method(
-    worker: WorkerProcess,
-    asked: Asked,
-    method: Method,
-    saved: checkpoint.Checkpoint | None,
-    inputs: dict[str, Any],
-) -> dict[str, Any]:
-    """Have a greeted worker make the method's object, from ``saved`` if there is a checkpoint.
-
-    Returns:
-        The worker's ``state``.
-
-    Raises:
-        WorkerFailed: the method can't be made.
-    """
-    worker.send(
-        "init",
-        method={"folder": str(method.folder), "entry": method.run["entry"]},
-        settings=asked.settings,
-        seed=asked.seed,
-        device=asked.device,
-        budget={"steps": asked.budget.steps, "device_seconds": asked.budget.device_seconds},
-        checkpoint=str(saved.folder) if saved else None,
-        state=saved.state if saved else None,
-        **inputs,
-    )
-    return worker.await_("ready")["state"]
 
 
 def recover_scores(folder: RunFolder, task: Task, record: Record) -> None:

@@ -26,5 +26,8 @@ class Watcher:
     def run_scored(self, run: str, mark: float, means: dict[str, float]) -> None:
         """A run was scored at ``mark`` of its budget: the mean of each metric."""
 
+    def run_stopped(self, run: str, why: str, how: str) -> None:
+        """A run's turn is over before the run is: ``why``, and ``how`` it left the device, in words."""
+
     def run_ended(self, run: str, state: str, cause: str | None) -> None:
-        """A run is done, failed or paused."""
+        """A run is done, failed or cancelled."""

@@ -15,7 +15,8 @@ supervisor to worker
 ``render``              ``views`` [{name, camera, image, depth}]: file names to write; depth may be null
 ``save``                ``folder``
 ``export``              ``folder``
-``pause``               stop training after the step at hand; answered by ``reached``
+``pause``               stop training after the step at hand (answered by ``reached``), or rendering after the
+                        view at hand (answered by ``rendered``)
 ``stop``                end
 ======================  =====================================================================================
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import signal
 import socket
 import sys
 import time
@@ -21,6 +20,7 @@ import numpy as np
 
 from . import protocol
 from .contract import Camera, TrainingViews, View
+from .launch import die_with_parent
 from .loading import load_class
 from .png import write_png
 
@@ -106,15 +106,22 @@ class Session:
             if now - told >= PROGRESS_EVERY_S:
                 told = now
                 self.channel.send("progress", state=self.state(), info=info)
-            message = self.channel.receive(timeout=0)
-            if message is not None:
-                if message["type"] != "pause":
-                    raise RuntimeError("message {!r} while training".format(message["type"]))
+            if self.is_told_to_pause():
                 break
         self.channel.send("reached", state=self.state(), info=info)
 
+    def is_told_to_pause(self) -> bool:
+        """Whether the supervisor wants what is being done to stop."""
+        message = self.channel.receive(timeout=0)
+        if message is not None and message["type"] != "pause":
+            raise RuntimeError("message {!r} while training or rendering".format(message["type"]))
+        return message is not None
+
     def render(self, views: List[Dict[str, Any]]) -> None:
-        """Render each view to its files: 8-bit PNG, and z depth as ``.npy`` where the method has it."""
+        """Render each view to its files: 8-bit PNG, and z depth as ``.npy`` where the method has it.
+
+        A pause ends it after the view at hand: whoever sent it will ask for all of them again.
+        """
         seconds = 0.0
         for done, view in enumerate(views, 1):
             camera = Camera.from_json(view["camera"])
@@ -127,6 +134,8 @@ class Session:
             if view["depth"] and depth is not None:
                 write_depth(Path(view["depth"]), np.asarray(depth, np.float32))
             self.channel.send("rendering", done=done, total=len(views))
+            if self.is_told_to_pause():
+                break
         self.channel.send("rendered", seconds=seconds)
 
     def save(self, folder: Path) -> None:
@@ -234,21 +243,6 @@ def peak_memory_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def die_with_parent() -> None:
-    """Ask the Linux kernel to kill this process when its supervisor dies, however that happens.
-
-    Elsewhere the worker notices at its next message or step that the socket has closed.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it died before we could ask
-        os._exit(1)
 
 
 def serve(descriptor: int) -> int:

@@ -1,0 +1,244 @@
+"""What users want of runs that are there: pause, resume, cancel, retry; and how the queue stands.
+
+A run's state is written by whoever holds its ``supervisor.lock``. Where a supervisor has it, a wish is left in the queue,
+which the supervisor grants within a step; where nobody has it, we take the lock and write the state ourselves.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .bench import Bench
+from .errors import TurntableError
+from .record import RunRow, State
+from .run import RunFolder, settle
+from .turns import policy
+from .turns.device import DeviceLock, devices, processor
+from .turns.queue import CANCEL, PAUSE, RESUME, Queue, Snapshot
+
+LOOK_EVERY_S = 0.05
+WAIT_S = 60.0
+"""How long a wish is waited for: a step, a save and the moving of a large process's memory fit into it."""
+
+
+def pause(bench: Bench, run: str, wait_s: float = WAIT_S) -> RunRow:
+    """Have a run leave its device and stay away from it until it is resumed.
+
+    Returns:
+        Its row, as it is when the wish has been granted; still as before where the supervisor takes longer than ``wait_s``.
+
+    Raises:
+        TurntableError: there is no such run, or it has ended.
+    """
+    return _wish(bench, run, PAUSE, State.PAUSED, wait_s)
+
+
+def cancel(bench: Bench, run: str, wait_s: float = WAIT_S) -> RunRow:
+    """Give a run up for good; its process and all that it started end.
+
+    Raises:
+        TurntableError: there is no such run, or it has ended.
+    """
+    return _wish(bench, run, CANCEL, State.CANCELLED, wait_s)
+
+
+def resume(bench: Bench, run: str, wait_s: float = WAIT_S) -> RunRow:
+    """Put a paused run back into the queue; one that isn't paused is left as it is.
+
+    Raises:
+        TurntableError: there is no such run, or it has ended.
+    """
+    row = _unended(bench, run, "resumed")
+    if row.state is not State.PAUSED:
+        Queue(bench.record).wish(run, None)  # a pause that was not granted yet is taken back
+        return row
+    return _wish(bench, run, RESUME, State.QUEUED, wait_s)
+
+
+def retry(bench: Bench, run: str) -> RunFolder:
+    """Ask the question of a run that failed or was cancelled again, as a new run; the old one stays to be seen.
+
+    Raises:
+        TurntableError: there is no such run, or it neither failed nor was cancelled.
+    """
+    row = bench.row(run)
+    if row.state not in (State.FAILED, State.CANCELLED):
+        raise TurntableError(
+            f"Only a run that failed or was cancelled can be retried; {run} is {row.state.value}. "
+            "(compare --fresh asks the same question again.)"
+        )
+    asked = bench.run_folder(run).asked()
+    terms = replace(asked.terms, after=None, owner=os.getuid())
+    with bench.planning():
+        return bench.queue(replace(asked, id="", created=time.time(), terms=terms))
+
+
+def _unended(bench: Bench, run: str, what: str) -> RunRow:
+    row = bench.row(run)
+    if row.state.ended:
+        raise TurntableError(f"Only a run that has not ended can be {what}; {run} is {row.state.value}.")
+    return row
+
+
+def _wish(bench: Bench, run: str, wish: str, state: State, wait_s: float) -> RunRow:
+    row = _unended(bench, run, {PAUSE: "paused", CANCEL: "cancelled", RESUME: "resumed"}[wish])
+    if row.state is state:
+        return row
+    queue = Queue(bench.record)
+    queue.wish(run, wish)
+    folder = bench.run_folder(run)
+    deadline = time.monotonic() + wait_s
+    while (row := bench.row(run)).state is not state and not row.state.ended:
+        lock = folder.lock("supervisor.lock")
+        if lock is not None:
+            with lock:
+                _grant(bench, folder, state, wish)
+        elif wish == PAUSE and (entry := queue.entry(run)) is not None and not entry.pausable:
+            queue.wish(run, None)
+            raise TurntableError(
+                f"Run {run} can't be paused: {entry.pausing}. (turntable cancel {run} ends it.)"
+            )
+        elif time.monotonic() > deadline:
+            return row
+        else:
+            time.sleep(LOOK_EVERY_S)
+    return row
+
+
+def _grant(bench: Bench, folder: RunFolder, state: State, wish: str) -> None:
+    """Nobody has the run: bring it into the state ourselves, holding its ``supervisor.lock``."""
+    row = bench.row(folder.id)
+    if row.state.may_become(state):  # else its supervisor did it in the moment before it let go
+        if state.ended:
+            _end_what_is_left(folder)
+        settle(folder, bench.record, state, wish)
+    Queue(bench.record).wish(folder.id, None)
+
+
+def _end_what_is_left(folder: RunFolder) -> None:
+    lock = folder.lock()
+    if lock is not None:
+        lock.close()
+        return
+    from .turns.process import (
+        kill_leftovers,  # psutil takes a while to import, and is hardly ever needed here
+    )
+
+    kill_leftovers(folder)
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """How the queue stands: what ``status`` and ``watch`` show."""
+
+    devices: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+    older: int
+    """How many ended runs there are that ``runs`` leaves out."""
+
+    def document(self) -> dict[str, Any]:
+        """What ``status --json`` prints."""
+        return {"devices": self.devices, "runs": self.runs, "older": self.older}
+
+
+RECENT = 20
+"""So many ended runs are shown unless all are asked for."""
+
+
+def view_queue(bench: Bench, everything: bool = False) -> QueueView:
+    """The devices that are held or waited for, and the runs: those that have not ended, and the last that have.
+
+    Args:
+        bench: the bench.
+        everything: all runs, however many there are.
+    """
+    record = bench.record
+    snapshot = Queue(record).snapshot()
+    rows = record.runs(unended=True)
+    older = 0
+    if everything:
+        rows = record.runs()
+    else:
+        ended = record.last_ended(RECENT)
+        older = record.count_runs() - len(rows) - len(ended)
+        rows = sorted([*ended, *rows], key=lambda row: row.created)
+    reasons = _reasons(snapshot)
+    names = {lease.device for lease in snapshot.leases.values()} | {
+        name
+        for entry in snapshot.entries.values()
+        for name in ([entry.wants] if entry.wants != "cuda" else [])
+    }
+    return QueueView(
+        [_device(bench, name, snapshot) for name in sorted(names)],
+        [_run(row, snapshot, reasons) for row in rows],
+        older,
+    )
+
+
+def _device(bench: Bench, name: str, snapshot: Snapshot) -> dict[str, Any]:
+    lease = snapshot.leases.get(name)
+    shown: dict[str, Any] = {"name": name, "run": None, "bench": None, "supervisor": None, "held_s": None}
+    if lease is not None:
+        held_s = round(time.monotonic() - lease.began, 1)
+        return {
+            **shown,
+            "run": lease.run,
+            "bench": str(bench.folder),
+            "supervisor": lease.who.pid,
+            "held_s": held_s,
+        }
+    lock = DeviceLock(name)
+    try:
+        holder = None if lock.take() else lock.holder()
+    finally:
+        lock.close()
+    if holder is not None:
+        shown |= {"run": holder.run, "bench": holder.bench, "supervisor": holder.supervisor.pid}
+    return shown
+
+
+def _reasons(snapshot: Snapshot) -> dict[str, str]:
+    """Why each run that waits for a turn doesn't have one."""
+    waits = snapshot.waits()
+    cards = any(run.wants.startswith("cuda") for run in waits)
+    known = devices() if cards else (processor(),)  # asking for cards takes a second where there are some
+    now = time.time()
+    line = sorted(waits, key=lambda run: (-policy.aged(run, now), run.place))
+    reasons = {}
+    for place, run in enumerate(line, 1):
+        faults = [policy.why_not(run, device) for device in known]
+        wanted = [fault for fault in faults if fault is None or not fault.startswith("wants ")]
+        if None in wanted:
+            reasons[run.run] = f"number {place} in line" if len(line) > 1 else "next in line"
+        else:
+            reasons[run.run] = wanted[0] if wanted and wanted[0] else f"this machine has no {run.wants}"
+    return reasons
+
+
+def _run(row: RunRow, snapshot: Snapshot, reasons: dict[str, str]) -> dict[str, Any]:
+    entry = snapshot.entries.get(row.id)
+    held = row.id in {lease.run for lease in snapshot.leases.values()}
+    state = row.state.value if row.state is not State.RUNNING or held else "interrupted"
+    left_s = None
+    if not row.state.ended and 0 < row.fraction < 1:
+        left_s = round(row.device_seconds * (1 - row.fraction) / row.fraction, 1)
+    return {
+        "id": row.id,
+        "capture": row.capture,
+        "method": row.method,
+        "state": state,
+        "cause": row.cause,
+        "device": row.device,
+        "steps": row.steps,
+        "device_seconds": row.device_seconds,
+        "device_seconds_left": left_s,
+        "peak_memory_bytes": row.peak_memory_bytes,
+        "fraction": row.fraction,
+        "priority": entry.priority if entry else None,
+        "wish": entry.wish if entry else None,
+        "waits": reasons.get(row.id),
+        "pausing": entry.pausing if entry else None,
+    }

@@ -1,0 +1,155 @@
+"""Who gets the next turn: a pure function of the queue, the devices and the clock.
+
+One rule serves every wish. Of the runs that may use a device, those of the highest priority come first, and of these the
+one that has waited longest. A run with a quantum gives its device up when that is used and somebody waits: so a
+comparison's runs go round robin. A run without one keeps its device to its end: first come, first served. A run of a
+higher priority doesn't wait for either.
+
+Nobody starves: whoever has waited :data:`AGE_S` counts one priority higher, and again after as long, and keeps that for the
+turn that it gets. Order is a count of turns (``place``), not a time, so that a clock set back harms nobody.
+
+Everything here is plain data: nothing is started, stopped or looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+AGE_S = 1800.0
+"""Half an hour: long against a quantum, short against a working day."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A run that is not held back by its user: it waits for a turn, or has one.
+
+    Args:
+        run: its id.
+        place: counts up with every run queued and every turn ended; the smallest has waited longest.
+        since: when its waiting began, in seconds since the epoch.
+        priority: higher goes first.
+        wants: ``cpu``, ``cuda`` (any card) or ``cuda:<number>``.
+        began_on: the model of the device that it had its first turn on, or None: it is never moved to another.
+        need_bytes: memory of the device that it is said or known to need; 0 where nobody knows.
+        quantum_s: how long it may hold a device while others wait; None: to its end.
+        after: the id of the run that must have ended first, if that hasn't.
+        served: whether a supervisor lives that may work on it.
+        pausable: False where no way of pausing it works on this machine: it runs to its end.
+    """
+
+    run: str
+    place: int
+    since: float
+    priority: int = 0
+    wants: str = "cpu"
+    began_on: str | None = None
+    need_bytes: int = 0
+    quantum_s: float | None = None
+    after: str | None = None
+    served: bool = True
+    pausable: bool = True
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Who holds a device: since how many seconds, and with what priority it got it (aged, see :func:`aged`)."""
+
+    run: Waiting
+    held_s: float
+    priority: int
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device, and who holds it.
+
+    Args:
+        name: ``cpu``, ``cuda:0`` …
+        model: equal for devices between which a run may be moved: ``cpu``, or a card's name and memory.
+        memory_bytes: all that it has; None where unknown.
+        free_bytes: what a run that starts now can have of it; None where unknown.
+        turn: who holds it, or None.
+    """
+
+    name: str
+    model: str
+    memory_bytes: int | None = None
+    free_bytes: int | None = None
+    turn: Turn | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """Give ``device`` to ``run``; ``priority`` is what it counts for this turn."""
+
+    run: str
+    device: str
+    priority: int
+
+
+@dataclass(frozen=True)
+class End:
+    """Ask ``run`` to give ``device`` up: ``why`` is ``quantum`` or ``priority``."""
+
+    run: str
+    device: str
+    why: str
+
+
+def aged(run: Waiting, now: float) -> int:
+    """What a waiting run's priority counts at ``now`` (seconds since the epoch)."""
+    return run.priority + int(max(0.0, now - run.since) / AGE_S)
+
+
+def why_not(run: Waiting, device: Device) -> str | None:
+    """Why ``run`` can't have its next turn on ``device`` even if nobody else wants it, in words; None if it can."""
+    if run.after is not None:
+        return f"waits for {run.after} to end"
+    if not run.served:
+        return "nobody works on it: its supervisor is gone; turntable resume goes on with it"
+    if run.wants != device.name and run.wants != device.name.partition(":")[0]:
+        return f"wants {run.wants}"
+    if run.began_on is not None and run.began_on != device.model:
+        return f"began on {run.began_on}, and {device.name} is {device.model}: runs aren't moved between unlike devices"
+    for have, what in ((device.memory_bytes, "has"), (device.free_bytes, "has free")):
+        if have is not None and run.need_bytes > have:
+            return f"needs {run.need_bytes / 1e9:.1f} GB; {device.name} {what} {have / 1e9:.1f} GB"
+    return None
+
+
+def decide(waiting: Sequence[Waiting], devices: Sequence[Device], now: float) -> list[Start | End]:
+    """What is to be done now: turns to begin on free devices, and turns to end on held ones.
+
+    Args:
+        waiting: the runs that wait for a turn; not those that hold a device.
+        devices: all devices of the machine.
+        now: seconds since the epoch.
+    """
+    decisions: list[Start | End] = []
+    left = sorted(waiting, key=lambda run: (-aged(run, now), run.place))
+    # Free devices first: a holder isn't asked to make room for somebody who finds room elsewhere.
+    for device in sorted(devices, key=lambda device: device.turn is not None):
+        candidate = next((run for run in left if why_not(run, device) is None), None)
+        if candidate is None:
+            continue
+        if device.turn is None:
+            decisions.append(Start(candidate.run, device.name, aged(candidate, now)))
+        elif (why := _why_end(device.turn, candidate, now)) is not None:
+            decisions.append(End(device.turn.run.run, device.name, why))
+        else:
+            continue
+        left.remove(candidate)
+    return decisions
+
+
+def _why_end(turn: Turn, candidate: Waiting, now: float) -> str | None:
+    holder = turn.run
+    if not holder.pausable:
+        return None
+    if candidate.priority > turn.priority:
+        return "priority"
+    used = holder.quantum_s is not None and turn.held_s >= holder.quantum_s
+    if used and aged(candidate, now) >= holder.priority:
+        return "quantum"
+    return None

@@ -1,0 +1,270 @@
+"""The queue, as it stands in the record: runs that wait, who holds which device, and which supervisors live.
+
+What a supervisor says here of itself is only believed while its process lives (see :mod:`.identity`) and, of a device,
+while its heart beats: a row of somebody dead counts for nothing. Times between processes are taken from the monotonic clock,
+which they share and nobody can set.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..record import Record, State
+from .identity import Who, alive
+from .policy import Turn, Waiting
+
+HEARTBEAT_S = 5.0
+"""How often a supervisor says that it lives."""
+
+EXPIRES_S = 60.0
+"""A supervisor whose heart has not beaten for so long has hung or was stopped; who needs its device may end it."""
+
+PAUSE, CANCEL, RESUME = "pause", "cancel", "resume"
+"""What a user may wish of a run that a supervisor has."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run that has not ended, as the record knows it; see the schema."""
+
+    run: str
+    state: State
+    method: str
+    capture: str
+    capture_hash: str
+    device: str
+    fraction: float
+    steps: int
+    place: int
+    since: float
+    wish: str | None
+    wants: str
+    began_on: str | None
+    priority: int
+    quantum_s: float | None
+    after: str | None
+    need_bytes: int
+    owner: int | None
+    own_only: int
+    pausing: str | None
+    pausable: int
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who holds a device, for which run; ``began`` and ``heartbeat`` by the monotonic clock."""
+
+    device: str
+    run: str
+    who: Who
+    priority: int
+    began: float
+    heartbeat: float
+
+    @property
+    def stands(self) -> bool:
+        """Whether its holder may still be alive."""
+        return alive(self.who) is not False
+
+    @property
+    def expired(self) -> bool:
+        """Whether its holder, alive or not, has not been heard of for too long."""
+        return time.monotonic() - self.heartbeat > EXPIRES_S
+
+
+@dataclass(frozen=True)
+class SupervisorRow:
+    """A process that works on runs."""
+
+    who: Who
+    owner: int
+    detached: bool
+    heartbeat: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The queue at one moment."""
+
+    entries: dict[str, Entry]
+    """By run."""
+    leases: dict[str, Lease]
+    """By device; those alone whose holders may be alive."""
+    owners: frozenset[int]
+    """The users of whom a supervisor lives."""
+    answered: frozenset[str]
+    """The runs for which a supervisor answers that may be alive."""
+
+    def waiting(self, entry: Entry) -> Waiting:
+        """A run of the queue, as the policy wants it."""
+        return Waiting(
+            run=entry.run,
+            place=entry.place,
+            since=entry.since,
+            priority=entry.priority,
+            wants=entry.wants,
+            began_on=entry.began_on,
+            need_bytes=entry.need_bytes,
+            quantum_s=entry.quantum_s,
+            after=entry.after if entry.after in self.entries else None,
+            served=self._is_served(entry),
+            pausable=bool(entry.pausable),
+        )
+
+    def _is_served(self, entry: Entry) -> bool:
+        if entry.own_only:
+            return entry.run in self.answered
+        return bool(self.owners) if entry.owner is None else entry.owner in self.owners
+
+    def waits(self) -> list[Waiting]:
+        """The runs that wait for a turn: queued, or left behind by a supervisor that was killed."""
+        held = {lease.run for lease in self.leases.values()}
+        return [
+            self.waiting(entry)
+            for entry in self.entries.values()
+            if entry.state in (State.QUEUED, State.RUNNING) and entry.run not in held and entry.wish is None
+        ]
+
+    def turn(self, device: str) -> Turn | None:
+        """Who holds a device of this bench's runs."""
+        lease = self.leases.get(device)
+        entry = None if lease is None else self.entries.get(lease.run)
+        if lease is None or entry is None:
+            return None
+        return Turn(self.waiting(entry), time.monotonic() - lease.began, lease.priority)
+
+
+class Queue:
+    """The queue's part of a record. Not to be shared between threads."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def snapshot(self) -> Snapshot:
+        """The queue as it is now."""
+        supervisors = self.supervisors()
+        live = {row.who for row in supervisors}
+        entries = self._record.read(
+            "SELECT queue.*, state, method, capture, capture_hash, device, fraction, steps FROM queue"
+            " JOIN runs ON runs.id = queue.run ORDER BY place"
+        )
+        return Snapshot(
+            {row["run"]: Entry(**{**dict(row), "state": State(row["state"])}) for row in entries},
+            {lease.device: lease for lease in self.leases() if lease.stands},
+            frozenset(row.owner for row in supervisors),
+            frozenset(row["run"] for row in self._record.read("SELECT * FROM wanted") if _who(row) in live),
+        )
+
+    def entry(self, run: str) -> Entry | None:
+        """A run of the queue, or None: it has ended, or there is none."""
+        return self.snapshot().entries.get(run)
+
+    def leases(self) -> list[Lease]:
+        """All leases, those of the dead among them."""
+        return [
+            Lease(row["device"], row["run"], _who(row), row["priority"], row["began"], row["heartbeat"])
+            for row in self._record.read("SELECT * FROM leases")
+        ]
+
+    def take_lease(self, device: str, run: str, who: Who, priority: int) -> None:
+        """Write down that we hold ``device`` (whose kernel lock we have) for ``run``."""
+        now = time.monotonic()
+        with self._record.writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (device, run, who.pid, who.started, who.boot, priority, now, now),
+            )
+
+    def drop_lease(self, device: str, who: Who) -> None:
+        """Write down that we no longer hold ``device``."""
+        with self._record.writing() as db:
+            db.execute(f"DELETE FROM leases WHERE device = ? AND {_IS_WHO}", (device, *_values(who)))
+
+    def supervisors(self) -> list[SupervisorRow]:
+        """The supervisors that may be alive."""
+        rows = self._record.read("SELECT * FROM supervisors")
+        found = [
+            SupervisorRow(_who(row), row["owner"], bool(row["detached"]), row["heartbeat"]) for row in rows
+        ]
+        return [row for row in found if alive(row.who) is not False]
+
+    def enter(self, who: Who, runs: Iterable[str], detached: bool) -> None:
+        """Write down that we work, and answer for ``runs``; what the dead had written goes."""
+        live = {row.who for row in self.supervisors()}
+        with self._record.writing() as db:
+            for row in db.execute("SELECT boot, pid, started FROM supervisors").fetchall():
+                if _who(row) not in live:
+                    for table in ("supervisors", "wanted"):
+                        db.execute(f"DELETE FROM {table} WHERE {_IS_WHO}", _values(_who(row)))
+            db.execute(
+                "INSERT OR REPLACE INTO supervisors VALUES (?, ?, ?, ?, ?, ?)",
+                (who.pid, who.started, who.boot, os.getuid(), detached, time.monotonic()),
+            )
+            db.executemany(
+                "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, ?)",
+                [(who.boot, who.pid, who.started, run) for run in runs],
+            )
+
+    def leave(self, who: Who) -> None:
+        """Write down that we no longer work."""
+        with self._record.writing() as db:
+            for table in ("supervisors", "wanted", "leases"):
+                db.execute(f"DELETE FROM {table} WHERE {_IS_WHO}", _values(who))
+
+    def beat(self, who: Who) -> None:
+        """Say that we live."""
+        with self._record.writing() as db:
+            for table in ("supervisors", "leases"):
+                db.execute(
+                    f"UPDATE {table} SET heartbeat = ? WHERE {_IS_WHO}", (time.monotonic(), *_values(who))
+                )
+
+    def answering(self, run: str, but: Who | None = None) -> list[Who]:
+        """The supervisors that answer for a run, ``but`` one."""
+        live = {row.who for row in self.supervisors()} - {but}
+        rows = self._record.read("SELECT * FROM wanted WHERE run = ?", (run,))
+        return [who for who in map(_who, rows) if who in live]
+
+    def wish(self, run: str, wish: str | None) -> None:
+        """Leave a wish for the supervisor that has the run, or take it back."""
+        with self._record.writing() as db:
+            db.execute("UPDATE queue SET wish = ? WHERE run = ?", (wish, run))
+
+    def wish_of(self, run: str) -> str | None:
+        """What is wished of a run."""
+        rows = self._record.read("SELECT wish FROM queue WHERE run = ?", (run,))
+        return rows[0]["wish"] if rows else None
+
+    def note_pausing(self, run: str, text: str, pausable: bool) -> None:
+        """Note how a run was paused, or why it can't be."""
+        with self._record.writing() as db:
+            db.execute("UPDATE queue SET pausing = ?, pausable = ? WHERE run = ?", (text, int(pausable), run))
+
+    def learned_need(self, method: str, capture: str, capture_hash: str) -> int:
+        """The most memory, in bytes, that a finished run of this method on this capture has needed; 0 if there is none."""
+        rows = self._record.read(
+            "SELECT max(peak_memory_bytes) FROM runs"
+            " WHERE capture = ? AND method = ? AND capture_hash = ? AND state = 'done'",
+            (capture, method, capture_hash),
+        )
+        return rows[0][0] or 0
+
+    def set_need(self, run: str, need_bytes: int) -> None:
+        """Note how much memory a run needs."""
+        with self._record.writing() as db:
+            db.execute("UPDATE queue SET need_bytes = ? WHERE run = ?", (need_bytes, run))
+
+
+_IS_WHO = "boot = ? AND pid = ? AND started = ?"
+
+
+def _values(who: Who) -> tuple[str, int, int]:
+    return who.boot, who.pid, who.started
+
+
+def _who(row: Any) -> Who:
+    return Who(row["pid"], row["started"], row["boot"])

@@ -1,0 +1,404 @@
+"""The rota: what a supervisor process does until all the runs that it answers for have ended.
+
+It has a thread for every device that these may use. Each asks the policy who is next on its device, takes the device's
+kernel lock, gives that run its turn and lets go. All supervisors of a bench look at the same queue and decide by the same
+function, so that it doesn't matter which of them gives a run its turn: each works on whatever is next, and those that hold
+no device wait. The process itself says that it lives, looks whether its own runs have ended, and passes on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from ..record import Record, State
+from ..run import RunFolder, settle
+from . import policy
+from .device import LOOK_EVERY_S, DeviceLock, Holder, devices, fitting
+from .identity import alive, me
+from .process import kill_leftovers
+from .queue import CANCEL, HEARTBEAT_S, PAUSE, RESUME, Entry, Queue, Snapshot
+from .supervisor import CannotGoOn, Grant, RunBusy, Stop, Supervisor
+from .watcher import Watcher
+
+SPARE_MEMORY = 0.25
+"""Share of the machine's memory that must be left for a process to stay parked: the next run has to fit, and the files that
+all of them read should stay in the page cache."""
+
+DEAD_FOR_S = 2.0
+"""A killed supervisor's worker is killed by the kernel at once; what holds the device for longer was left behind."""
+
+SEEN_STILL_S = 10.0
+"""For so long we ourselves must have seen a heart not beat before we end its process: a machine that slept for an hour wakes
+up with every lease expired."""
+
+
+class Rota:
+    """A supervisor process at work."""
+
+    def __init__(
+        self,
+        bench: Path,
+        open_record: Callable[[], Record],
+        prepare: Callable[[Record, str], Supervisor],
+        watcher: Watcher,
+    ) -> None:
+        """Prepare to work.
+
+        Args:
+            bench: the bench's folder.
+            open_record: gives a connection to its record; called once in every thread.
+            prepare: makes the supervisor of a run; raises CannotGoOn where that run can't be worked on.
+            watcher: told how it goes, from several threads.
+        """
+        self.bench = bench
+        self.open_record = open_record
+        self.prepare = prepare
+        self.watcher = watcher
+        self.who = me()
+        self.faults: dict[str, str] = {}
+        """Why a run can't be worked on, by run."""
+        self.wanted: frozenset[str] = frozenset()
+        """The runs that this process answers for."""
+        self.stopping: Stop | None = None
+        self._errors: list[BaseException] = []
+        self.own: set[str] = set()
+        """The runs that have a turn by us, or are kept by us."""
+
+    def work(self, wanted: Sequence[str], detached: bool = False) -> None:
+        """Work until all of ``wanted`` have ended, or can't be worked on (see ``faults``).
+
+        Raises:
+            KeyboardInterrupt: interrupted; those of ``wanted`` that nobody else answers for are paused.
+            TurntableError: the bench can't be written.
+        """
+        self.wanted = frozenset(wanted)
+        record = self.open_record()
+        queue = Queue(record)
+        queue.enter(self.who, wanted, detached)
+        threads: list[threading.Thread] = []
+        try:
+            try:
+                entries = queue.snapshot().entries
+                names = {name for run in wanted if run in entries for name in fitting(entries[run].wants)}
+                threads = [
+                    threading.Thread(target=self._serve, args=(name,), daemon=True) for name in sorted(names)
+                ]
+                for thread in threads:
+                    thread.start()
+                self._attend(queue, wanted)
+            finally:
+                self._end_threads(threads)
+                queue.leave(self.who)
+            if self._errors:
+                raise self._errors[0]
+        except KeyboardInterrupt:
+            pause_abandoned(self.bench, record, queue, wanted)
+            raise
+        finally:
+            record.close()
+
+    def _attend(self, queue: Queue, wanted: Sequence[str]) -> None:
+        """Say that we live, and wait for the wanted runs to end."""
+        beaten = time.monotonic()
+        onlooker = Onlooker(self.watcher)
+        while not self._errors:
+            entries = queue.snapshot().entries
+            left = [entries[run] for run in wanted if run in entries and run not in self.faults]
+            if not left:
+                return
+            onlooker.look([entry for entry in left if entry.run not in self.own])
+            if time.monotonic() - beaten > HEARTBEAT_S:
+                beaten = time.monotonic()
+                queue.beat(self.who)
+            time.sleep(LOOK_EVERY_S)
+
+    def _end_threads(self, threads: Sequence[threading.Thread]) -> None:
+        """Have every thread end its turn; Ctrl-C meanwhile hurries them."""
+        self.stopping = Stop.INTERRUPT
+        while any(thread.is_alive() for thread in threads):
+            try:
+                for thread in threads:
+                    thread.join(LOOK_EVERY_S)
+            except KeyboardInterrupt:
+                self.stopping = Stop.KILL
+
+    def _serve(self, name: str) -> None:
+        """Give turns on one device until the process is to end."""
+        try:
+            record = self.open_record()
+            server = DeviceServer(self, name, record)
+            try:
+                while self.stopping is None:
+                    if not server.give_turn():
+                        time.sleep(LOOK_EVERY_S)
+            finally:
+                server.close()
+                record.close()
+        except BaseException as error:  # noqa: BLE001  # the main thread raises it
+            self._errors.append(error)
+
+
+class DeviceServer:
+    """Gives turns on one device. Lives in one thread, since the kernel kills a worker whose parent thread ends."""
+
+    def __init__(self, rota: Rota, name: str, record: Record) -> None:
+        self.rota = rota
+        self.name = name
+        self.record = record
+        self.queue = Queue(record)
+        self.lock = DeviceLock(name)
+        self.kept: dict[str, Supervisor] = {}
+        """Runs that have no turn but whose processes are in memory, longest first."""
+        self._refused: dict[str, int] = {}
+        self._holder_seen: tuple[object, float] = (None, 0.0)
+        self._looked = 0.0
+        self._said_busy = False
+
+    def close(self) -> None:
+        """End what is kept, and let go of the device."""
+        for run in list(self.kept):
+            self._let_go(run)
+        self.lock.close()
+
+    def give_turn(self) -> bool:
+        """Give whoever is next a turn, to its end; False if there is nobody, or the device is held."""
+        snapshot = self.queue.snapshot()
+        self._tidy(snapshot)
+        start = self._decide(snapshot)
+        if start is None:
+            self.lock.wait_in_line(False)
+            return False
+        entry = snapshot.entries[start.run]
+        if entry.owner not in (None, os.getuid()) or (entry.own_only and start.run not in self.rota.wanted):
+            return False  # another supervisor does it
+        if not self.lock.take():
+            self._look_at_holder(snapshot)
+            return False
+        self.lock.wait_in_line(False)
+        self._said_busy = False
+        try:
+            # Decided again with the lock in hand: somebody may have had a turn since.
+            start = self._decide(self.queue.snapshot())
+            if start is None:
+                return False
+            return self._turn(start)
+        finally:
+            if self.lock.others_wait():
+                self.lock.let_others_in()
+            self.lock.release()
+
+    def _decide(self, snapshot: Snapshot) -> policy.Start | None:
+        """Whose turn it is on our device, if it is free."""
+        waits = [run for run in snapshot.waits() if run.run not in self.rota.faults]
+        if not waits or self.name in snapshot.leases:
+            return None
+        known = [self._with_turn(device, snapshot) for device in devices()]
+        for decision in policy.decide(waits, known, time.time()):
+            if isinstance(decision, policy.Start) and decision.device == self.name:
+                return decision
+        return None
+
+    def _with_turn(self, device: policy.Device, snapshot: Snapshot) -> policy.Device:
+        turn = snapshot.turn(device.name)
+        if turn is None and device.name != self.name and is_held(device.name):  # by another bench
+            turn = policy.Turn(policy.Waiting("", 0, 0.0, pausable=False), 0.0, 0)
+        return replace(device, turn=turn)
+
+    def _turn(self, start: policy.Start) -> bool:
+        run = start.run
+        try:
+            supervisor = self.kept.pop(run, None) or self.rota.prepare(self.record, run)
+        except RunBusy:
+            return self._refuse(run)
+        except CannotGoOn as error:
+            self.rota.faults[run] = str(error)
+            self.rota.watcher.note(str(error))
+            return False
+        self._refused.pop(run, None)
+        self.rota.own.add(run)
+        self.queue.take_lease(self.name, run, self.rota.who, start.priority)
+        self.lock.say(Holder(str(self.rota.bench), run, os.getuid(), self.rota.who))
+        began = time.monotonic()
+        device = next(device for device in devices() if device.name == self.name)
+        try:
+            grant = Grant(
+                device,
+                self.lock.descriptor,
+                stop=lambda: self._stop(run, began),
+                keep=self._may_keep,
+                tell=lambda how, pausable: self.queue.note_pausing(run, how, pausable),
+            )
+            state = supervisor.take_turn(grant)
+            if state is State.PAUSED:
+                self.queue.wish(run, None)
+            if state in (State.QUEUED, State.PAUSED) and supervisor.kept:
+                self.kept[run] = supervisor
+        finally:
+            if run not in self.kept:
+                supervisor.close()
+                self.rota.own.discard(run)
+            self.queue.drop_lease(self.name, self.rota.who)
+        return True
+
+    def _refuse(self, run: str) -> bool:
+        """Another supervisor keeps the run's process: it is for that one to give it the turn, unless it never does."""
+        self._refused[run] = self._refused.get(run, 0) + 1
+        if self._refused[run] > 100:
+            self.rota.faults[run] = f"Run {run} is being worked on by another turntable; wait for that one."
+        self.lock.let_others_in()
+        return False
+
+    def _stop(self, run: str, began: float) -> Stop | None:
+        """Why the turn of ``run`` should end now."""
+        if self.rota.stopping is not None:
+            return self.rota.stopping
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY_S:
+            return None
+        self._looked = now
+        snapshot = self.queue.snapshot()
+        self._tidy(snapshot)
+        entry = snapshot.entries.get(run)
+        if entry is None:
+            return None
+        if entry.wish in (PAUSE, CANCEL):
+            return Stop(entry.wish)
+        known = [self._with_turn(device, snapshot) for device in devices()]
+        for decision in policy.decide(snapshot.waits(), known, time.time()):
+            if isinstance(decision, policy.End) and decision.run == run:
+                return Stop(decision.why)
+        used = entry.quantum_s is not None and now - began >= entry.quantum_s
+        return Stop.QUANTUM if used and entry.pausable and self.lock.others_wait() else None
+
+    def _may_keep(self) -> bool:
+        if self.rota.stopping is not None:
+            return False
+        memory = psutil.virtual_memory()
+        return memory.available > SPARE_MEMORY * memory.total
+
+    def _tidy(self, snapshot: Snapshot) -> None:
+        """Do what users wish of the runs that are kept, and give memory back where it has become short."""
+        for run, supervisor in list(self.kept.items()):
+            entry = snapshot.entries.get(run)
+            if entry is None or entry.wish == CANCEL:
+                if entry is not None:
+                    supervisor.settle(State.CANCELLED, CANCEL)
+                self._let_go(run)
+            elif entry.wish == PAUSE and entry.state is State.QUEUED:
+                supervisor.settle(State.PAUSED, PAUSE)
+                self.queue.wish(run, None)
+                if not supervisor.kept:
+                    self._let_go(run)
+            elif entry.wish == RESUME and entry.state is State.PAUSED:
+                supervisor.settle(State.QUEUED, RESUME)
+                self.queue.wish(run, None)
+            elif supervisor.expendable and not self._may_keep():
+                self._let_go(run)
+
+    def _let_go(self, run: str) -> None:
+        self.kept.pop(run).close()
+        self.rota.own.discard(run)
+
+    def _look_at_holder(self, snapshot: Snapshot) -> None:
+        """Somebody holds the device that we want. Wait, but not for the dead."""
+        lease = snapshot.leases.get(self.name)
+        holder = self.lock.holder()
+        ours = holder is not None and holder.bench == str(self.rota.bench)
+        self.lock.wait_in_line(not ours)
+        if not self._said_busy:
+            self._said_busy = True
+            whose = f" (run {holder.run} of {holder.bench})" if holder and not ours else ""
+            self.rota.watcher.note(f"Another turntable holds {self.name}{whose}; waiting for a turn …")
+        mark = (holder, lease.heartbeat if lease else None)
+        if mark != self._holder_seen[0]:
+            self._holder_seen = (mark, time.monotonic())
+            return
+        seen_still_s = time.monotonic() - self._holder_seen[1]
+        if holder is None:
+            return
+        if alive(holder.supervisor) is False and seen_still_s > DEAD_FOR_S:
+            self._clear_up(holder, snapshot)
+        elif lease is not None and lease.expired and seen_still_s > SEEN_STILL_S:
+            self.rota.watcher.note(
+                f"The turntable that holds {self.name} (process {lease.who.pid}) has said nothing for too long: ending it"
+            )
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                if alive(lease.who):
+                    os.kill(lease.who.pid, signal.SIGKILL)
+            self._holder_seen = (None, 0.0)
+
+    def _clear_up(self, holder: Holder, snapshot: Snapshot) -> None:
+        """Kill what a dead supervisor's workers have left behind: it holds the device still."""
+        left = {RunFolder(Path(holder.bench) / "runs" / holder.run)}
+        if holder.bench == str(self.rota.bench):
+            left |= {RunFolder(self.rota.bench / "runs" / run) for run in snapshot.entries}
+        for folder in left:
+            with contextlib.suppress(OSError):
+                if (lock := folder.lock("supervisor.lock")) is not None:
+                    with lock:
+                        if (rest := folder.lock()) is not None:
+                            rest.close()
+                        else:
+                            kill_leftovers(folder)
+        self._holder_seen = (None, 0.0)
+
+
+class Onlooker:
+    """Tells a watcher how runs are going that are not in our hands, from what the record says of them."""
+
+    EVERY_S = 1.0
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self._looked = 0.0
+        self._seen: dict[str, State] = {}
+
+    def look(self, entries: Sequence[Entry]) -> None:
+        """Look at the runs that somebody else has, or nobody."""
+        if time.monotonic() - self._looked < self.EVERY_S:
+            return
+        self._looked = time.monotonic()
+        for entry in entries:
+            before = self._seen.get(entry.run)
+            if entry.state is State.PAUSED and before is not State.PAUSED:
+                self._watcher.note(
+                    f"{entry.run} is paused; turntable resume {entry.run} lets it go on (Ctrl-C ends the waiting)"
+                )
+            elif entry.state is State.RUNNING:
+                if before is not State.RUNNING:
+                    self._watcher.run_started(entry.run, entry.fraction)
+                self._watcher.run_progress(entry.run, entry.fraction, {"steps": entry.steps}, {})
+            self._seen[entry.run] = entry.state
+
+
+def is_held(name: str) -> bool:
+    """Whether anybody, of this bench or another, holds a device."""
+    lock = DeviceLock(name)
+    try:
+        return not lock.take()
+    finally:
+        lock.close()
+
+
+def pause_abandoned(bench: Path, record: Record, queue: Queue, runs: Sequence[str]) -> None:
+    """Pause the runs that nobody answers for any more: nobody would go on with them until they are asked for again."""
+    entries = queue.snapshot().entries
+    for run in runs:
+        entry = entries.get(run)
+        if entry is None or entry.state is State.PAUSED or queue.answering(run):
+            continue
+        folder = RunFolder(bench / "runs" / run)
+        lock = folder.lock("supervisor.lock")
+        if lock is None:  # somebody else's supervisor is at work on it
+            continue
+        with lock:
+            settle(folder, record, State.PAUSED, Stop.INTERRUPT.value)

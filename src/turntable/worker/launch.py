@@ -1,0 +1,30 @@
+"""``python …/launch.py PROGRAM ARGUMENT…``: becomes that program, which dies with the supervisor.
+
+For programs that know nothing of Turntable; our own workers ask for the same themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+def die_with_parent() -> None:
+    """Ask the Linux kernel to kill this process when its supervisor dies, however that happens; it outlasts an exec.
+
+    Elsewhere a worker notices at its next message or step that the socket has closed.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it died before we could ask
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    os.execvp(sys.argv[1], sys.argv[1:])
