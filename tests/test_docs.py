@@ -41,7 +41,7 @@ def test_every_link_between_documents_leads_somewhere() -> None:
 
 
 def test_the_readmes_commands_are_commands() -> None:
-    from turntable.cli import app
+    from turntable.cli._app import app
 
     verbs = {
         command.name or command.callback.__name__ for command in app.registered_commands if command.callback

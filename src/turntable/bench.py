@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import TurntableError, disk_error, unknown_name
 from .files import write_text
-from .methods.registry import broken_methods, find_methods, get_method
-from .methods.spec import Method
 from .record import FoundRun, Record, RunRow, State, StateChange
 from .run import Asked, RunFolder
 
-if TYPE_CHECKING:  # it brings NumPy, for which `turntable status` need not wait
+if TYPE_CHECKING:  # they bring NumPy and a TOML parser, for which `turntable status` need not wait
     from .captures.capture import Capture
+    from .methods.spec import Method
 
 _BENCH_TOML = """\
 # This folder is a Turntable bench. Settings of the bench go here.
@@ -105,9 +103,8 @@ class Bench:
         path = self.folder / "record.sqlite"
         lost = not path.exists()
         record = Record(path)
-        if lost and any(
-            self.runs_folder.glob("*/run.json")
-        ):  # it is an index: what it pointed to is still there
+        # It is an index: what it pointed to is still there.
+        if lost and any(self.runs_folder.glob("*/run.json")):
             self._rebuild(record)
         return record
 
@@ -129,6 +126,8 @@ class Bench:
 
     def faults(self) -> list[str]:
         """A line for every capture, method and run of the bench that can't be read."""
+        from .methods.registry import broken_methods
+
         faults = self._captures()[1] + broken_methods(self.methods_folder)
         for row in self.record.runs():
             try:
@@ -152,10 +151,14 @@ class Bench:
 
     def methods(self) -> dict[str, Method]:
         """All methods by name, the bench's own among them."""
+        from .methods.registry import find_methods
+
         return find_methods(self.methods_folder)
 
     def method(self, name: str) -> Method:
         """The method called ``name``, or in the folder ``name``."""
+        from .methods.registry import get_method
+
         return get_method(name, self.methods_folder)
 
     def run_folder(self, run: str) -> RunFolder:
@@ -189,9 +192,10 @@ class Bench:
         """Only one process at a time looks for the answer to a question and queues a run where there is none."""
         with (self.folder / ".planning.lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            for left in self.runs_folder.glob(
-                ".*.tmp"
-            ):  # half made by a killed process: we are the only one here
+            import shutil
+
+            # Half made by a killed process: we are the only one here.
+            for left in self.runs_folder.glob(".*.tmp"):
                 shutil.rmtree(left, ignore_errors=True)
             yield
 

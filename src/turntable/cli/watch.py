@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import _options as o
-from .status import RIGHT, device_lines, run_cells
+from ._queue_table import RIGHT, device_lines, run_cells
 
 
 @o.verb

@@ -6,7 +6,6 @@ A process is named by its id, when the kernel started it, and the boot (with the
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +31,8 @@ class Who:
 def this_boot() -> str:
     """A text that differs after every reboot, and between containers that can't see each other's processes."""
     if sys.platform == "darwin":
+        import subprocess
+
         answer = subprocess.run(
             ["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False
         )
