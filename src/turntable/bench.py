@@ -201,6 +201,7 @@ class Bench:
 
     def queue(self, asked: Asked) -> RunFolder:
         """Make a new run of ``asked`` (its id is given here) and put it on the record as queued."""
+        record = self.record  # opened before there is a folder: a new one takes up all that there are
         number = 1
         while True:
             run = f"{asked.capture}-{asked.method}-{number}"
@@ -209,7 +210,7 @@ class Bench:
                 break
             except FileExistsError:
                 number += 1
-        self.record.add_run(_row(folder.asked()), asked.terms)
+        record.add_run(_row(folder.asked()), asked.terms)
         return folder
 
     def rebuild_record(self) -> tuple[int, list[str]]:

@@ -14,10 +14,11 @@ from typing import Any
 from .bench import Bench
 from .errors import TurntableError
 from .record import RunRow, State
-from .run import RunFolder, settle
+from .run import RunFolder
 from .turns import policy
-from .turns.device import DeviceLock, devices, processor
+from .turns.device import Holder, devices, is_held, processor
 from .turns.queue import CANCEL, PAUSE, RESUME, Queue, Snapshot
+from .turns.wishes import BECOMES, grant
 
 LOOK_EVERY_S = 0.05
 WAIT_S = 60.0
@@ -33,7 +34,7 @@ def pause(bench: Bench, run: str, wait_s: float = WAIT_S) -> RunRow:
     Raises:
         TurntableError: there is no such run, or it has ended.
     """
-    return _wish(bench, run, PAUSE, State.PAUSED, wait_s)
+    return _wish(bench, run, PAUSE, wait_s)
 
 
 def cancel(bench: Bench, run: str, wait_s: float = WAIT_S) -> RunRow:
@@ -42,7 +43,7 @@ def cancel(bench: Bench, run: str, wait_s: float = WAIT_S) -> RunRow:
     Raises:
         TurntableError: there is no such run, or it has ended.
     """
-    return _wish(bench, run, CANCEL, State.CANCELLED, wait_s)
+    return _wish(bench, run, CANCEL, wait_s)
 
 
 def resume(bench: Bench, run: str, wait_s: float = WAIT_S) -> RunRow:
@@ -53,9 +54,9 @@ def resume(bench: Bench, run: str, wait_s: float = WAIT_S) -> RunRow:
     """
     row = _unended(bench, run, "resumed")
     if row.state is not State.PAUSED:
-        Queue(bench.record).wish(run, None)  # a pause that was not granted yet is taken back
+        Queue(bench.record).take_back(run, PAUSE)  # one that was not granted yet
         return row
-    return _wish(bench, run, RESUME, State.QUEUED, wait_s)
+    return _wish(bench, run, RESUME, wait_s)
 
 
 def retry(bench: Bench, run: str) -> RunFolder:
@@ -83,51 +84,32 @@ def _unended(bench: Bench, run: str, what: str) -> RunRow:
     return row
 
 
-def _wish(bench: Bench, run: str, wish: str, state: State, wait_s: float) -> RunRow:
+def _wish(bench: Bench, run: str, wish: str, wait_s: float) -> RunRow:
     row = _unended(bench, run, {PAUSE: "paused", CANCEL: "cancelled", RESUME: "resumed"}[wish])
-    if row.state is state:
+    if row.state is BECOMES[wish]:
         return row
+    folder = bench.run_folder(run)
     queue = Queue(bench.record)
     queue.wish(run, wish)
-    folder = bench.run_folder(run)
     deadline = time.monotonic() + wait_s
-    while (row := bench.row(run)).state is not state and not row.state.ended:
-        lock = folder.lock("supervisor.lock")
-        if lock is not None:
-            with lock:
-                _grant(bench, folder, state, wish)
-        elif wish == PAUSE and (entry := queue.entry(run)) is not None and not entry.pausable:
-            queue.wish(run, None)
+    while True:
+        row = bench.row(run)
+        if row.state.ended or (
+            row.state is not State.PAUSED if wish == RESUME else row.state is BECOMES[wish]
+        ):
+            return row
+        if grant(folder, bench.record, wish):
+            continue
+        if queue.wish_of(run) != wish:  # granted in this moment, or somebody else wants something else
+            return bench.row(run)
+        if wish == PAUSE and (entry := queue.entry(run)) is not None and not entry.pausable:
+            queue.take_back(run, wish)
             raise TurntableError(
                 f"Run {run} can't be paused: {entry.pausing}. (turntable cancel {run} ends it.)"
             )
-        elif time.monotonic() > deadline:
+        if time.monotonic() > deadline:
             return row
-        else:
-            time.sleep(LOOK_EVERY_S)
-    return row
-
-
-def _grant(bench: Bench, folder: RunFolder, state: State, wish: str) -> None:
-    """Nobody has the run: bring it into the state ourselves, holding its ``supervisor.lock``."""
-    row = bench.row(folder.id)
-    if row.state.may_become(state):  # else its supervisor did it in the moment before it let go
-        if state.ended:
-            _end_what_is_left(folder)
-        settle(folder, bench.record, state, wish)
-    Queue(bench.record).wish(folder.id, None)
-
-
-def _end_what_is_left(folder: RunFolder) -> None:
-    lock = folder.lock()
-    if lock is not None:
-        lock.close()
-        return
-    from .turns.process import (
-        kill_leftovers,  # psutil takes a while to import, and is hardly ever needed here
-    )
-
-    kill_leftovers(folder)
+        time.sleep(LOOK_EVERY_S)
 
 
 @dataclass(frozen=True)
@@ -190,12 +172,8 @@ def _device(bench: Bench, name: str, snapshot: Snapshot) -> dict[str, Any]:
             "supervisor": lease.who.pid,
             "held_s": held_s,
         }
-    lock = DeviceLock(name)
-    try:
-        holder = None if lock.take() else lock.holder()
-    finally:
-        lock.close()
-    if holder is not None:
+    holder = is_held(name)
+    if isinstance(holder, Holder):
         shown |= {"run": holder.run, "bench": holder.bench, "supervisor": holder.supervisor.pid}
     return shown
 
@@ -240,5 +218,6 @@ def _run(row: RunRow, snapshot: Snapshot, reasons: dict[str, str]) -> dict[str, 
         "priority": entry.priority if entry else None,
         "wish": entry.wish if entry else None,
         "waits": reasons.get(row.id),
+        "pausable": bool(entry.pausable) if entry else None,
         "pausing": entry.pausing if entry else None,
     }

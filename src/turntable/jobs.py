@@ -117,7 +117,6 @@ def check(bench: Bench, request: RunRequest) -> dict[str, Method]:
     if request.seeds < 1:
         raise TurntableError(f"--seeds is at least 1, not {request.seeds}.")
     device = check_device(request.device)
-    _check_terms(bench, request.terms)
     chosen: dict[str, Method] = {}
     for wanted in dict.fromkeys(request.methods):
         method = bench.method(wanted)
@@ -127,6 +126,7 @@ def check(bench: Bench, request: RunRequest) -> dict[str, Method]:
             )
         _check_runnable(method, device, request.budget)
         chosen[method.name] = method
+    _check_terms(bench, request.terms, device)
     _settings_by_method(list(chosen.values()), request.settings)
     metrics(request.lpips_weights)
     return chosen
@@ -454,13 +454,19 @@ def _check_runnable(method: Method, device: str, budget: Budget) -> None:
         raise TurntableError(f"Method {method.name}: {reason}")
 
 
-def _check_terms(bench: Bench, terms: Terms) -> None:
+def _check_terms(bench: Bench, terms: Terms, device: str) -> None:
     if terms.quantum_s is not None and not SHORTEST_QUANTUM_S <= terms.quantum_s <= LONGEST_S:
         raise TurntableError(
             f"--quantum is a number of seconds, at least {SHORTEST_QUANTUM_S:g}, not {terms.quantum_s:g}."
         )
     if terms.after is not None:
         bench.row(terms.after)
+    largest = max(found.memory_bytes or 0 for found in devices() if found.name in fitting(device))
+    if terms.need_bytes > largest:
+        raise TurntableError(
+            f"--memory is at most what a device has, {largest / 1e9:.1f} GB of {device} here, "
+            f"not {terms.need_bytes / 1e9:.1f} GB."
+        )
 
 
 def _settings_by_method(chosen: Sequence[Method], given: Sequence[str]) -> dict[str, dict[str, Value]]:

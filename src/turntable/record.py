@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,12 +84,13 @@ CREATE TABLE queue (             -- every run that has not ended
     after TEXT,                  -- the run that must end first
     need_bytes INTEGER NOT NULL, -- memory of the device, as declared; 0 where it wasn't
     owner INTEGER,               -- the number of the user whose supervisors work on it; null: anybody's
+    kept_on TEXT,                -- the device for which its process is kept in memory, if it can't be moved to another
     own_only INTEGER NOT NULL DEFAULT 0, -- whether only a supervisor that answers for it may work on it
     pausing TEXT,                -- how it was paused last, or why it can't be, in words
     pausable INTEGER NOT NULL DEFAULT 1
 ) STRICT;
 INSERT INTO queue (run, place, since, wants, priority, need_bytes)
-    SELECT id, rowid, created, device, 0, 0 FROM runs WHERE state NOT IN ('done', 'failed');
+    SELECT id, rowid, strftime('%s', 'now') + 0.0, device, 0, 0 FROM runs WHERE state NOT IN ('done', 'failed');
 CREATE TABLE leases (            -- who holds a device; the kernel lock decides, this says
     device TEXT PRIMARY KEY,
     run TEXT NOT NULL,
@@ -105,6 +107,7 @@ CREATE TABLE supervisors (
     boot TEXT NOT NULL,
     owner INTEGER NOT NULL,
     detached INTEGER NOT NULL,
+    devices TEXT NOT NULL,       -- on which it gives turns, between blanks
     heartbeat REAL NOT NULL,
     PRIMARY KEY (boot, pid, started)
 ) STRICT;
@@ -122,6 +125,10 @@ ALTER TABLE turns ADD COLUMN pid INTEGER
 """What each version of the record added to the one before."""
 
 SCHEMA_VERSION = len(_SCHEMA)
+
+
+BUSY_S = 30.0
+"""How long another process's transaction is waited for."""
 
 
 class State(str, enum.Enum):
@@ -216,6 +223,12 @@ class FoundRun:
     changes: list[StateChange]
     scores: list[Score]
 
+    @property
+    def queued(self) -> float:
+        """When it came to wait last, in seconds since the epoch."""
+        times = [change.time for change in self.changes if change.state is State.QUEUED]
+        return times[-1] if times else self.row.created
+
 
 _NEXT_PLACE = "SELECT coalesce(max(place), 0) + 1 FROM queue"
 
@@ -286,20 +299,19 @@ class Record:
         """
         self.path = path
         try:
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
             self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._make_wal()
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
             version = self._version()
             if version < SCHEMA_VERSION:
                 with self.writing():
-                    for part in _SCHEMA[
-                        self._version() :
-                    ]:  # asked again: another process may have been faster
+                    version = self._version()  # asked again: another process may have been faster
+                    for part in _SCHEMA[version:]:
                         for statement in part.split(";\n"):
                             self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                    self._db.execute(f"PRAGMA user_version = {max(version, SCHEMA_VERSION)}")
         except sqlite3.Error as error:
             raise record_error(path, error) from error
         if version > SCHEMA_VERSION:
@@ -307,6 +319,18 @@ class Record:
                 f"{path} was made by a newer Turntable (version {version} of the record; this one knows "
                 f"{SCHEMA_VERSION}). Update Turntable."
             )
+
+    def _make_wal(self) -> None:
+        """SQLite doesn't wait for this one: while another process makes the record, it fails at once."""
+        deadline = time.monotonic() + BUSY_S
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def _version(self) -> int:
         return self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -349,7 +373,12 @@ class Record:
         """
         state = change.state
         with self.writing():
-            before = State(self._db.execute("SELECT state FROM runs WHERE id = ?", (run,)).fetchone()[0])
+            found = self._db.execute("SELECT state FROM runs WHERE id = ?", (run,)).fetchone()
+            if found is None:
+                raise TurntableError(
+                    f"The record {self.path} has no run {run}; run turntable doctor --rebuild."
+                )
+            before = State(found[0])
             if not before.may_become(state):
                 raise TurntableError(
                     f"Run {run} is {before.value}, and can't become {state.value} from that."
@@ -401,6 +430,26 @@ class Record:
             self._db.execute(
                 "UPDATE queue SET began_on = coalesce(began_on, ?) WHERE run = ?", (change.model, run)
             )
+
+    def version(self) -> tuple[int, int]:
+        """Differs after every change of the record, ours (the second number) or another connection's (the first)."""
+        return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Several reads of the same moment.
+
+        Raises:
+            TurntableError: the record can't be read.
+        """
+        try:
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise record_error(self.path, error) from error
 
     def add_scores(self, run: str, scores: Iterable[Score]) -> None:
         """Add scores; those of the same mark, metric and item are replaced."""
@@ -483,17 +532,22 @@ class Record:
     def replace_all(self, runs: Iterable[FoundRun]) -> None:
         """Make the whole record again, in one go: afterwards it holds these runs, or what it held before."""
         with self.writing():
-            for table in ("scores", "events", "turns", "queue", "wanted", "runs", "definitions"):
+            for table in ("scores", "events", "turns", "queue", "runs", "definitions"):
                 self._db.execute(f"DELETE FROM {table}")
-            for found in runs:
+            found_runs = list(runs)
+            for found in found_runs:
+                self._insert_run(found.row)
+            # In the order in which they had come to wait: a run that had a turn since stands behind one that had none.
+            for found in sorted(found_runs, key=lambda found: found.queued):
+                if not found.row.state.ended:
+                    self._insert_queue(found.row.id, found.queued, found.wants, found.terms)
+            for found in found_runs:
                 row = found.row
-                self._insert_run(row)
-                if not row.state.ended:
-                    self._insert_queue(row.id, row.created, found.wants, found.terms)
                 for change in found.changes:
                     self._event(row.id, change)
                     self._turns(row.id, change)
                 self._insert_scores(row.id, found.scores)
+            self._db.execute("DELETE FROM wanted WHERE run NOT IN (SELECT run FROM queue)")
 
     def _insert_run(self, run: RunRow) -> None:
         values = {**run.__dict__, "state": run.state.value}

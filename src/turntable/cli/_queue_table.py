@@ -75,4 +75,9 @@ def remark(row: dict[str, Any]) -> str:
         parts.append(f"priority {row['priority']}")
     if row["wish"]:
         parts.append(f"{row['wish']} asked for")
-    return "; ".join(part for part in (*parts, row["waits"], row["pausing"]) if part)
+    parts.append(row["waits"])
+    if row["pausable"] is False:
+        parts.append(f"can't be paused: {row['pausing']}")
+    elif row["state"] != "running":
+        parts.append(row["pausing"])
+    return "; ".join(part for part in parts if part)

@@ -25,13 +25,17 @@ PLACES = ("/run/lock", "/tmp")
 """Where all users of a machine may write; the first that is there is used, unless $TURNTABLE_LOCKS names another."""
 
 
+LOOK_EVERY_S = 0.1
+"""How often those who wait for something look whether it has come."""
+
+
 def check_device(name: str) -> str:
     """The device wish called ``name``: ``cpu``, ``cuda`` (any card) or ``cuda:<number>``.
 
     Raises:
         TurntableError: another name.
     """
-    if name in ("cpu", "cuda") or re.fullmatch(r"cuda:\d{1,3}", name):
+    if name in ("cpu", "cuda") or re.fullmatch(r"cuda:(0|[1-9][0-9]{0,2})", name):
         return name
     raise TurntableError(f"A device is cpu, cuda or cuda:<number>, not {name!r}.")
 
@@ -79,8 +83,10 @@ def locks_folder() -> Path:
             if not folder.is_dir():
                 folder.mkdir(parents=bool(named), exist_ok=True)
                 folder.chmod(0o1777)
-            if os.access(folder, os.W_OK | os.X_OK):
-                return folder
+            for _ in range(5):  # another user may have made it in this moment, and not opened it to all yet
+                if os.access(folder, os.W_OK | os.X_OK):
+                    return folder
+                time.sleep(LOOK_EVERY_S)
     raise TurntableError(
         f"Devices are shared through lock files, but {places[-1]} can't be made or written. "
         "Set TURNTABLE_LOCKS to a folder that everybody who shares the device can write to."
@@ -98,7 +104,21 @@ class Holder:
 
     @classmethod
     def from_json(cls, data: Any) -> Holder:
-        return cls(data["bench"], data["run"], data["user"], Who(**data["supervisor"]))
+        """What the file says.
+
+        Raises:
+            KeyError, TypeError, ValueError: it says something else; anybody may write to it.
+        """
+        who = data["supervisor"]
+        found = cls(data["bench"], data["run"], data["user"], Who(who["pid"], who["started"], who["boot"]))
+        texts, numbers = (found.bench, found.run, who["boot"]), (found.user, who["pid"], who["started"])
+        if not (
+            all(type(text) is str and "\0" not in text for text in texts)
+            and all(type(number) is int and number >= 0 for number in numbers)
+            and 0 < who["pid"] < 2**31
+        ):
+            raise ValueError(f"not a holder: {data!r}")
+        return found
 
 
 class DeviceLock:
@@ -114,7 +134,8 @@ class DeviceLock:
         folder = locks_folder()
         self.path = folder / f"{name.replace(':', '-')}.lock"
         self._file = _open_shared(self.path)
-        self._waiters = _open_shared(folder / f"{name.replace(':', '-')}.waiting")
+        self._waiters_path = self.path.with_suffix(".waiting")
+        self._waiters = _open_shared(self._waiters_path)
         self.held = False
 
     @property
@@ -124,12 +145,29 @@ class DeviceLock:
 
     def take(self) -> bool:
         """Take the device if nobody holds it; whether we have it now."""
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if _is_at(self._file, self.path):
+                self.held = True
+                return True
+            os.close(
+                self._file
+            )  # somebody has removed the file: a lock on what is left of it would bind nobody
+            self._file = _open_shared(self.path)
+
+    def is_held(self) -> bool:
+        """Whether anybody holds it; not to be asked by who does."""
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(
+                self._file, fcntl.LOCK_SH | fcntl.LOCK_NB
+            )  # shared, so that those who ask don't see each other
         except BlockingIOError:
-            return False
-        self.held = True
-        return True
+            return True
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+        return False
 
     def say(self, holder: Holder) -> None:
         """Write down who holds it, for those who wait."""
@@ -141,7 +179,7 @@ class DeviceLock:
         """Who holds it, or did last; None if nobody has said so."""
         try:
             return Holder.from_json(json.loads(os.pread(self._file, 1 << 16, 0)))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def release(self) -> None:
@@ -152,16 +190,24 @@ class DeviceLock:
 
     def wait_in_line(self, waits: bool) -> None:
         """Let the holder know that we, of another bench, want it (or no longer do)."""
+        self._find_waiters()
         fcntl.flock(self._waiters, fcntl.LOCK_SH if waits else fcntl.LOCK_UN)
 
     def others_wait(self) -> bool:
         """Whether somebody of another bench wants it."""
+        self._find_waiters()
         try:
             fcntl.flock(self._waiters, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         fcntl.flock(self._waiters, fcntl.LOCK_UN)
         return False
+
+    def _find_waiters(self) -> None:
+        """Open the file anew if somebody has removed it: whoever opens it now gets another."""
+        if not _is_at(self._waiters, self._waiters_path):
+            os.close(self._waiters)
+            self._waiters = _open_shared(self._waiters_path)
 
     def let_others_in(self) -> None:
         """Give the device up for long enough that whoever waits for it gets it: they look several times a second."""
@@ -175,8 +221,20 @@ class DeviceLock:
         os.close(self._waiters)
 
 
-LOOK_EVERY_S = 0.1
-"""How often those who wait for something look whether it has come."""
+def is_held(name: str) -> Holder | bool:
+    """Who holds a device, as far as they have said; True if somebody does who hasn't, False if nobody does."""
+    lock = DeviceLock(name)
+    try:
+        return (lock.holder() or True) if lock.is_held() else False
+    finally:
+        lock.close()
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _open_shared(path: Path) -> int:

@@ -67,8 +67,26 @@ def me() -> Who:
 
 
 def alive(who: Who) -> bool | None:
-    """Whether a process lives; None where that can't be seen from here (another container on this machine)."""
+    """Whether a process lives; None where that can't be seen from here (another container on this machine, another user's
+    process where /proc hides those)."""
     if who.boot == this_boot():
-        return started(who.pid) == who.started
+        try:
+            now = started(who.pid)
+        except PermissionError:  # hidepid=1
+            return None
+        return None if now is None and _is_hidden(who.pid) else now == who.started
     same_machine = who.boot.partition(" ")[0] == this_boot().partition(" ")[0]
     return None if same_machine else False
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is a process ``pid`` of which /proc shows nothing, not even its remains (hidepid=2)."""
+    if Path(f"/proc/{pid}").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):  # the latter of a number that no process has
+        return False
+    except PermissionError:
+        return True
+    return False  # ours, and ended or born in this moment

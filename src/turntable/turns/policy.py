@@ -5,8 +5,9 @@ one that has waited longest. A run with a quantum gives its device up when that 
 comparison's runs go round robin. A run without one keeps its device to its end: first come, first served. A run of a
 higher priority doesn't wait for either.
 
-Nobody starves: whoever has waited :data:`AGE_S` counts one priority higher, and again after as long, and keeps that for the
-turn that it gets. Order is a count of turns (``place``), not a time, so that a clock set back harms nobody.
+Nobody starves: whoever has waited :data:`AGE_S` counts one priority higher, and again after as long, and keeps that for
+:data:`PROTECTED_S` of the turn that it gets. Order is a count of turns (``place``), not a time: a clock that is set makes
+some runs seem older by as much, and does no other harm.
 
 Everything here is plain data: nothing is started, stopped or looked up.
 """
@@ -18,6 +19,9 @@ from dataclasses import dataclass
 
 AGE_S = 1800.0
 """Half an hour: long against a quantum, short against a working day."""
+
+PROTECTED_S = 60.0
+"""For so long a turn that was got by waiting isn't taken away by a higher priority: long enough to get somewhere."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Waiting:
         need_bytes: memory of the device that it is said or known to need; 0 where nobody knows.
         quantum_s: how long it may hold a device while others wait; None: to its end.
         after: the id of the run that must have ended first, if that hasn't.
-        served: whether a supervisor lives that may work on it.
+        served_on: the devices on which a supervisor lives that may work on it; None: all.
+        kept_on: the device for which its process is kept in memory, if it can't leave it without a loss; else None.
         pausable: False where no way of pausing it works on this machine: it runs to its end.
     """
 
@@ -47,7 +52,8 @@ class Waiting:
     need_bytes: int = 0
     quantum_s: float | None = None
     after: str | None = None
-    served: bool = True
+    served_on: frozenset[str] | None = None
+    kept_on: str | None = None
     pausable: bool = True
 
 
@@ -106,10 +112,14 @@ def why_not(run: Waiting, device: Device) -> str | None:
     """Why ``run`` can't have its next turn on ``device`` even if nobody else wants it, in words; None if it can."""
     if run.after is not None:
         return f"waits for {run.after} to end"
-    if not run.served:
+    if run.served_on is not None and not run.served_on:
         return "nobody works on it: its supervisor is gone; turntable resume goes on with it"
     if run.wants != device.name and run.wants != device.name.partition(":")[0]:
         return f"wants {run.wants}"
+    if run.served_on is not None and device.name not in run.served_on:
+        return f"nobody gives turns on {device.name}"
+    if run.kept_on not in (None, device.name):
+        return f"its process is kept in memory for {run.kept_on}"
     if run.began_on is not None and run.began_on != device.model:
         return f"began on {run.began_on}, and {device.name} is {device.model}: runs aren't moved between unlike devices"
     for have, what in ((device.memory_bytes, "has"), (device.free_bytes, "has free")):
@@ -128,18 +138,28 @@ def decide(waiting: Sequence[Waiting], devices: Sequence[Device], now: float) ->
     """
     decisions: list[Start | End] = []
     left = sorted(waiting, key=lambda run: (-aged(run, now), run.place))
+    fits = {run.run: [device for device in devices if why_not(run, device) is None] for run in left}
     # Free devices first: a holder isn't asked to make room for somebody who finds room elsewhere.
-    for device in sorted(devices, key=lambda device: device.turn is not None):
-        candidate = next((run for run in left if why_not(run, device) is None), None)
-        if candidate is None:
-            continue
-        if device.turn is None:
-            decisions.append(Start(candidate.run, device.name, aged(candidate, now)))
-        elif (why := _why_end(device.turn, candidate, now)) is not None:
-            decisions.append(End(device.turn.run.run, device.name, why))
-        else:
-            continue
-        left.remove(candidate)
+    free = [device for device in devices if device.turn is None]
+    for run in list(left):
+        places = [device for device in fits[run.run] if device in free]
+        if places:
+            # The one that fewest others could use: they may need what it doesn't.
+            others = [fits[other.run] for other in left if other is not run]
+            best = min(places, key=lambda device: sum(device in other for other in others))
+            decisions.append(Start(run.run, best.name, aged(run, now)))
+            free.remove(best)
+            left.remove(run)
+    # Then the lowest priority, and whoever has held for longest: while a turn is being ended it stays the one, and no
+    # second one is.
+    held = [(device, device.turn) for device in devices if device.turn is not None]
+    for device, turn in sorted(held, key=lambda pair: (pair[1].priority, -pair[1].held_s)):
+        # Not the first in line alone: one that has aged may have to wait where one of a higher priority need not.
+        for run in [run for run in left if device in fits[run.run]]:
+            if (why := _why_end(turn, run, now)) is not None:
+                decisions.append(End(turn.run.run, device.name, why))
+                left.remove(run)
+                break
     return decisions
 
 
@@ -147,7 +167,7 @@ def _why_end(turn: Turn, candidate: Waiting, now: float) -> str | None:
     holder = turn.run
     if not holder.pausable:
         return None
-    if candidate.priority > turn.priority:
+    if candidate.priority > (turn.priority if turn.held_s < PROTECTED_S else holder.priority):
         return "priority"
     used = holder.quantum_s is not None and turn.held_s >= holder.quantum_s
     if used and aged(candidate, now) >= holder.priority:

@@ -31,6 +31,8 @@ class PythonRun(Supervisor):
     _worker: WorkerProcess | None = None
     _training = False
     _saving = False
+    _saved_steps = -1
+    """Those of the newest whole checkpoint."""
 
     @property
     def kept(self) -> bool:
@@ -39,6 +41,9 @@ class PythonRun(Supervisor):
     @property
     def expendable(self) -> bool:
         return True
+
+    def expendable_bytes(self) -> int:
+        return self._worker.resident_bytes() if self._worker is not None else 0
 
     def _work(self, grant: Grant) -> None:
         if self._worker is None:
@@ -79,7 +84,7 @@ class PythonRun(Supervisor):
             where = "the one before" if saved else "the beginning"
             self.watcher.note(f"{self.folder.id}: {line}; going on from {where}")
         state = start_method(worker, self.asked, self.method, grant.device.name, saved, self.task.inputs())
-        self._state = state
+        self._state, self._saved_steps = state, saved.state["steps"] if saved else -1
         self._fraction = self.asked.budget.fraction(state)
         self.folder.append_event("ready", resumed=saved is not None, **state)
         self.watcher.run_started(self.folder.id, self._fraction)
@@ -127,7 +132,7 @@ class PythonRun(Supervisor):
 
     def _commit(self, state: dict[str, Any]) -> None:
         checkpoint.commit(self._checkpoints, state)
-        self._saving = False
+        self._saving, self._saved_steps = False, state["steps"]
         self.folder.append_event("saved", steps=state["steps"])
 
     def _answer(self, worker: WorkerProcess, mark: float) -> None:
@@ -174,8 +179,7 @@ class PythonRun(Supervisor):
             pass
         self._state = message["state"]
         self._fraction = self.asked.budget.fraction(self._state)
-        newest, _ = checkpoint.newest(self._checkpoints)
-        if newest is None or self._state["steps"] > newest.state["steps"]:
+        if self._state["steps"] > self._saved_steps:
             self._commit(self._state)
         self._saving = False
         worker.tick, worker.patience_s = self._tick, patience_s

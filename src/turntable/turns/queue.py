@@ -26,6 +26,9 @@ EXPIRES_S = 60.0
 PAUSE, CANCEL, RESUME = "pause", "cancel", "resume"
 """What a user may wish of a run that a supervisor has."""
 
+RELEASE = "release"
+"""What another device's supervisor wishes: that a process which is kept in memory ends, so that its run can go on there."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -49,6 +52,7 @@ class Entry:
     after: str | None
     need_bytes: int
     owner: int | None
+    kept_on: str | None
     own_only: int
     pausing: str | None
     pausable: int
@@ -83,6 +87,7 @@ class SupervisorRow:
     who: Who
     owner: int
     detached: bool
+    devices: frozenset[str]
     heartbeat: float
 
 
@@ -94,10 +99,10 @@ class Snapshot:
     """By run."""
     leases: dict[str, Lease]
     """By device; those alone whose holders may be alive."""
-    owners: frozenset[int]
-    """The users of whom a supervisor lives."""
-    answered: frozenset[str]
-    """The runs for which a supervisor answers that may be alive."""
+    supervisors: list[SupervisorRow]
+    """Those that may be alive."""
+    wanted: dict[str, list[Who]]
+    """By run, the supervisors that answer for it."""
 
     def waiting(self, entry: Entry) -> Waiting:
         """A run of the queue, as the policy wants it."""
@@ -111,14 +116,19 @@ class Snapshot:
             need_bytes=entry.need_bytes,
             quantum_s=entry.quantum_s,
             after=entry.after if entry.after in self.entries else None,
-            served=self._is_served(entry),
+            served_on=self._served_on(entry),
+            kept_on=entry.kept_on,
             pausable=bool(entry.pausable),
         )
 
-    def _is_served(self, entry: Entry) -> bool:
-        if entry.own_only:
-            return entry.run in self.answered
-        return bool(self.owners) if entry.owner is None else entry.owner in self.owners
+    def _served_on(self, entry: Entry) -> frozenset[str]:
+        """The devices on which somebody gives turns who may give this run one."""
+        answering = self.wanted.get(entry.run, []) if entry.own_only else []
+        found: frozenset[str] = frozenset()
+        for row in self.supervisors:
+            if entry.owner in (None, row.owner) and (row.who in answering or not entry.own_only):
+                found |= row.devices
+        return found
 
     def waits(self) -> list[Waiting]:
         """The runs that wait for a turn: queued, or left behind by a supervisor that was killed."""
@@ -126,7 +136,9 @@ class Snapshot:
         return [
             self.waiting(entry)
             for entry in self.entries.values()
-            if entry.state in (State.QUEUED, State.RUNNING) and entry.run not in held and entry.wish is None
+            if entry.state in (State.QUEUED, State.RUNNING)
+            and entry.run not in held
+            and entry.wish in (None, RELEASE)
         ]
 
     def turn(self, device: str) -> Turn | None:
@@ -138,26 +150,42 @@ class Snapshot:
         return Turn(self.waiting(entry), time.monotonic() - lease.began, lease.priority)
 
 
+_Rows = tuple[dict[str, Entry], list[Lease], list[SupervisorRow], dict[str, list[Who]]]
+
+
 class Queue:
     """The queue's part of a record. Not to be shared between threads."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
+        self._read_at: tuple[int, int] | None = None
+        self._rows: _Rows | None = None
 
     def snapshot(self) -> Snapshot:
         """The queue as it is now."""
-        supervisors = self.supervisors()
-        live = {row.who for row in supervisors}
-        entries = self._record.read(
+        # Looked at many times a second by every supervisor: what has not been written to is not read again.
+        with self._record.reading():
+            version = self._record.version()
+            if self._rows is None or version != self._read_at:
+                self._rows, self._read_at = self._read(), version
+        entries, leases, supervisors, wanted = self._rows
+        return Snapshot(
+            entries,
+            {lease.device: lease for lease in leases if lease.stands},
+            [row for row in supervisors if alive(row.who) is not False],
+            wanted,
+        )
+
+    def _read(self) -> _Rows:
+        rows = self._record.read(
             "SELECT queue.*, state, method, capture, capture_hash, device, fraction, steps FROM queue"
             " JOIN runs ON runs.id = queue.run ORDER BY place"
         )
-        return Snapshot(
-            {row["run"]: Entry(**{**dict(row), "state": State(row["state"])}) for row in entries},
-            {lease.device: lease for lease in self.leases() if lease.stands},
-            frozenset(row.owner for row in supervisors),
-            frozenset(row["run"] for row in self._record.read("SELECT * FROM wanted") if _who(row) in live),
-        )
+        wanted: dict[str, list[Who]] = {}
+        for row in self._record.read("SELECT * FROM wanted"):
+            wanted.setdefault(row["run"], []).append(_who(row))
+        entries = {row["run"]: Entry(**{**dict(row), "state": State(row["state"])}) for row in rows}
+        return entries, self.leases(), self.supervisors(), wanted
 
     def entry(self, run: str) -> Entry | None:
         """A run of the queue, or None: it has ended, or there is none."""
@@ -179,21 +207,28 @@ class Queue:
                 (device, run, who.pid, who.started, who.boot, priority, now, now),
             )
 
-    def drop_lease(self, device: str, who: Who) -> None:
-        """Write down that we no longer hold ``device``."""
+    def drop_lease(self, device: str) -> None:
+        """Write down that nobody holds ``device``: we, who have its kernel lock, don't."""
         with self._record.writing() as db:
-            db.execute(f"DELETE FROM leases WHERE device = ? AND {_IS_WHO}", (device, *_values(who)))
+            db.execute("DELETE FROM leases WHERE device = ?", (device,))
 
     def supervisors(self) -> list[SupervisorRow]:
         """The supervisors that may be alive."""
         rows = self._record.read("SELECT * FROM supervisors")
         found = [
-            SupervisorRow(_who(row), row["owner"], bool(row["detached"]), row["heartbeat"]) for row in rows
+            SupervisorRow(
+                _who(row),
+                row["owner"],
+                bool(row["detached"]),
+                frozenset(row["devices"].split()),
+                row["heartbeat"],
+            )
+            for row in rows
         ]
         return [row for row in found if alive(row.who) is not False]
 
-    def enter(self, who: Who, runs: Iterable[str], detached: bool) -> None:
-        """Write down that we work, and answer for ``runs``; what the dead had written goes."""
+    def enter(self, who: Who, runs: Iterable[str], on: Iterable[str], detached: bool) -> None:
+        """Write down that we give turns on the devices ``on``, and answer for ``runs``; what the dead had written goes."""
         live = {row.who for row in self.supervisors()}
         with self._record.writing() as db:
             for row in db.execute("SELECT boot, pid, started FROM supervisors").fetchall():
@@ -201,8 +236,8 @@ class Queue:
                     for table in ("supervisors", "wanted"):
                         db.execute(f"DELETE FROM {table} WHERE {_IS_WHO}", _values(_who(row)))
             db.execute(
-                "INSERT OR REPLACE INTO supervisors VALUES (?, ?, ?, ?, ?, ?)",
-                (who.pid, who.started, who.boot, os.getuid(), detached, time.monotonic()),
+                "INSERT OR REPLACE INTO supervisors VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (who.pid, who.started, who.boot, os.getuid(), detached, " ".join(on), time.monotonic()),
             )
             db.executemany(
                 "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, ?)",
@@ -229,10 +264,15 @@ class Queue:
         rows = self._record.read("SELECT * FROM wanted WHERE run = ?", (run,))
         return [who for who in map(_who, rows) if who in live]
 
-    def wish(self, run: str, wish: str | None) -> None:
-        """Leave a wish for the supervisor that has the run, or take it back."""
+    def wish(self, run: str, wish: str) -> None:
+        """Leave a wish for the supervisor that has the run; it takes the place of another."""
         with self._record.writing() as db:
             db.execute("UPDATE queue SET wish = ? WHERE run = ?", (wish, run))
+
+    def take_back(self, run: str, wish: str) -> None:
+        """Take a wish back, since it has been granted or isn't wished any more; another that took its place stays."""
+        with self._record.writing() as db:
+            db.execute("UPDATE queue SET wish = NULL WHERE run = ? AND wish = ?", (run, wish))
 
     def wish_of(self, run: str) -> str | None:
         """What is wished of a run."""
@@ -243,6 +283,11 @@ class Queue:
         """Note how a run was paused, or why it can't be."""
         with self._record.writing() as db:
             db.execute("UPDATE queue SET pausing = ?, pausable = ? WHERE run = ?", (text, int(pausable), run))
+
+    def note_kept(self, run: str, device: str | None) -> None:
+        """Note for which device a run's process is kept in memory that can't go elsewhere."""
+        with self._record.writing() as db:
+            db.execute("UPDATE queue SET kept_on = ? WHERE run = ?", (device, run))
 
     def learned_need(self, method: str, capture: str, capture_hash: str) -> int:
         """The most memory, in bytes, that a finished run of this method on this capture has needed; 0 if there is none."""

@@ -22,12 +22,14 @@ import psutil
 from ..record import Record, State
 from ..run import RunFolder, settle
 from . import policy
-from .device import LOOK_EVERY_S, DeviceLock, Holder, devices, fitting
+from .cuda import cards
+from .device import LOOK_EVERY_S, DeviceLock, Holder, devices, fitting, is_held
 from .identity import alive, me
 from .process import kill_leftovers
-from .queue import CANCEL, HEARTBEAT_S, PAUSE, RESUME, Entry, Queue, Snapshot
+from .queue import CANCEL, HEARTBEAT_S, PAUSE, RELEASE, RESUME, Entry, Queue, Snapshot
 from .supervisor import CannotGoOn, Grant, RunBusy, Stop, Supervisor
 from .watcher import Watcher
+from .wishes import grant
 
 SPARE_MEMORY = 0.25
 """Share of the machine's memory that must be left for a process to stay parked: the next run has to fit, and the files that
@@ -36,9 +38,15 @@ all of them read should stay in the page cache."""
 DEAD_FOR_S = 2.0
 """A killed supervisor's worker is killed by the kernel at once; what holds the device for longer was left behind."""
 
+NEWS_S = 0.5
+"""A device that is held for less isn't worth a line."""
+
 SEEN_STILL_S = 10.0
 """For so long we ourselves must have seen a heart not beat before we end its process: a machine that slept for an hour wakes
 up with every lease expired."""
+
+LONG_REFUSED = 100
+"""Half a minute of asking for a run's process that its keeper neither gives a turn nor lets go."""
 
 
 class Rota:
@@ -83,15 +91,13 @@ class Rota:
         self.wanted = frozenset(wanted)
         record = self.open_record()
         queue = Queue(record)
-        queue.enter(self.who, wanted, detached)
-        threads: list[threading.Thread] = []
+        entries = queue.snapshot().entries
+        names = sorted({name for run in wanted if run in entries for name in fitting(entries[run].wants)})
+        self._forget_keepers(queue, entries, wanted)
+        queue.enter(self.who, wanted, names, detached)
+        threads = [threading.Thread(target=self._serve, args=(name,), daemon=True) for name in names]
         try:
             try:
-                entries = queue.snapshot().entries
-                names = {name for run in wanted if run in entries for name in fitting(entries[run].wants)}
-                threads = [
-                    threading.Thread(target=self._serve, args=(name,), daemon=True) for name in sorted(names)
-                ]
                 for thread in threads:
                     thread.start()
                 self._attend(queue, wanted)
@@ -105,6 +111,15 @@ class Rota:
             raise
         finally:
             record.close()
+
+    def _forget_keepers(self, queue: Queue, entries: dict[str, Entry], wanted: Sequence[str]) -> None:
+        """A process that was kept in memory is gone where nobody holds its run."""
+        for run in wanted:
+            if run not in entries or entries[run].kept_on is None:
+                continue
+            if (lock := RunFolder(self.bench / "runs" / run).lock("supervisor.lock")) is not None:
+                lock.close()
+                queue.note_kept(run, None)
 
     def _attend(self, queue: Queue, wanted: Sequence[str]) -> None:
         """Say that we live, and wait for the wanted runs to end."""
@@ -173,12 +188,15 @@ class DeviceServer:
         """Give whoever is next a turn, to its end; False if there is nobody, or the device is held."""
         snapshot = self.queue.snapshot()
         self._tidy(snapshot)
+        if not self.rota.wanted & snapshot.entries.keys():
+            return (
+                False  # a process that is about to end, since its own runs have, doesn't begin with others'
+            )
         start = self._decide(snapshot)
-        if start is None:
+        if start is None and self.name not in snapshot.leases:
             self.lock.wait_in_line(False)
             return False
-        entry = snapshot.entries[start.run]
-        if entry.owner not in (None, os.getuid()) or (entry.own_only and start.run not in self.rota.wanted):
+        if start is not None and not self._is_for_us(snapshot.entries[start.run]):
             return False  # another supervisor does it
         if not self.lock.take():
             self._look_at_holder(snapshot)
@@ -187,8 +205,11 @@ class DeviceServer:
         self._said_busy = False
         try:
             # Decided again with the lock in hand: somebody may have had a turn since.
-            start = self._decide(self.queue.snapshot())
-            if start is None:
+            if self.name in snapshot.leases:  # of one who is gone, and can't be seen to be
+                self.queue.drop_lease(self.name)
+            snapshot = self.queue.snapshot()
+            start = self._decide(snapshot)
+            if start is None or not self._is_for_us(snapshot.entries[start.run]):
                 return False
             return self._turn(start)
         finally:
@@ -197,11 +218,20 @@ class DeviceServer:
             self.lock.release()
 
     def _decide(self, snapshot: Snapshot) -> policy.Start | None:
-        """Whose turn it is on our device, if it is free."""
-        waits = [run for run in snapshot.waits() if run.run not in self.rota.faults]
-        if not waits or self.name in snapshot.leases:
+        """Whose turn it would be on our device if it were free."""
+        waits = [
+            replace(run, need_bytes=0) if run.run in self.kept else run
+            for run in snapshot.waits()
+            if run.run not in self.rota.faults
+        ]
+        if not waits:
             return None
-        known = [self._with_turn(device, snapshot) for device in devices()]
+        known = [
+            replace(device, free_bytes=self._free_bytes())
+            if device.name == self.name
+            else self._with_turn(device, snapshot)
+            for device in devices()
+        ]
         for decision in policy.decide(waits, known, time.time()):
             if isinstance(decision, policy.Start) and decision.device == self.name:
                 return decision
@@ -212,6 +242,24 @@ class DeviceServer:
         if turn is None and device.name != self.name and is_held(device.name):  # by another bench
             turn = policy.Turn(policy.Waiting("", 0, 0.0, pausable=False), 0.0, 0)
         return replace(device, turn=turn)
+
+    def _is_for_us(self, entry: Entry) -> bool:
+        """Whether we may work on a run: not on another user's, nor on one that isn't ours and would be lost with us."""
+        return entry.owner in (None, os.getuid()) and (not entry.own_only or entry.run in self.rota.wanted)
+
+    def _free_bytes(self) -> int | None:
+        """What a run that begins now can have of our device's memory; what is kept for others can be given back."""
+        if self.name != "cpu":
+            return next((card.free_bytes for card in cards() if f"cuda:{card.index}" == self.name), None)
+        kept = sum(supervisor.expendable_bytes() for supervisor in self.kept.values())
+        return psutil.virtual_memory().available + kept
+
+    def _make_room(self, need_bytes: int) -> None:
+        """Let go of kept processes, longest kept first, until a run that begins now has its memory."""
+        for run in [run for run, supervisor in self.kept.items() if supervisor.expendable]:
+            if psutil.virtual_memory().available >= need_bytes:
+                return
+            self._let_go(run)
 
     def _turn(self, start: policy.Start) -> bool:
         run = start.run
@@ -224,36 +272,51 @@ class DeviceServer:
             self.rota.watcher.note(str(error))
             return False
         self._refused.pop(run, None)
+        # Seen again with the run's own lock in hand: on another device it may have had its turn, or its user a wish.
+        entry = self.queue.snapshot().entries.get(run)
+        if entry is None or entry.state is State.PAUSED or entry.wish not in (None, RELEASE):
+            supervisor.close()
+            return False
+        if entry.wish == RELEASE:
+            self.queue.take_back(run, RELEASE)
+        if entry.kept_on is not None:
+            self.queue.note_kept(run, None)
+        if self.name == "cpu" and not supervisor.kept:
+            self._make_room(entry.need_bytes)
         self.rota.own.add(run)
         self.queue.take_lease(self.name, run, self.rota.who, start.priority)
         self.lock.say(Holder(str(self.rota.bench), run, os.getuid(), self.rota.who))
         began = time.monotonic()
         device = next(device for device in devices() if device.name == self.name)
         try:
-            grant = Grant(
+            given = Grant(
                 device,
                 self.lock.descriptor,
                 stop=lambda: self._stop(run, began),
                 keep=self._may_keep,
                 tell=lambda how, pausable: self.queue.note_pausing(run, how, pausable),
             )
-            state = supervisor.take_turn(grant)
+            state = supervisor.take_turn(given)
             if state is State.PAUSED:
-                self.queue.wish(run, None)
+                self.queue.take_back(run, PAUSE)
             if state in (State.QUEUED, State.PAUSED) and supervisor.kept:
                 self.kept[run] = supervisor
+                if not supervisor.expendable:
+                    self.queue.note_kept(run, self.name)
         finally:
             if run not in self.kept:
                 supervisor.close()
                 self.rota.own.discard(run)
-            self.queue.drop_lease(self.name, self.rota.who)
+            self.queue.drop_lease(self.name)
         return True
 
     def _refuse(self, run: str) -> bool:
-        """Another supervisor keeps the run's process: it is for that one to give it the turn, unless it never does."""
+        """Another supervisor keeps the run's process. It may have its device free before ours; if not, it lets it go."""
         self._refused[run] = self._refused.get(run, 0) + 1
-        if self._refused[run] > 100:
+        if self._refused[run] > LONG_REFUSED:
             self.rota.faults[run] = f"Run {run} is being worked on by another turntable; wait for that one."
+        elif self._refused[run] % 2 == 0:
+            self.queue.wish(run, RELEASE)
         self.lock.let_others_in()
         return False
 
@@ -280,7 +343,8 @@ class DeviceServer:
         return Stop.QUANTUM if used and entry.pausable and self.lock.others_wait() else None
 
     def _may_keep(self) -> bool:
-        if self.rota.stopping is not None:
+        """Whether a worker may stay in memory between turns. Not on a card: it would keep its memory there."""
+        if self.rota.stopping is not None or self.name != "cpu":
             return False
         memory = psutil.virtual_memory()
         return memory.available > SPARE_MEMORY * memory.total
@@ -295,17 +359,26 @@ class DeviceServer:
                 self._let_go(run)
             elif entry.wish == PAUSE and entry.state is State.QUEUED:
                 supervisor.settle(State.PAUSED, PAUSE)
-                self.queue.wish(run, None)
+                self.queue.take_back(run, PAUSE)
                 if not supervisor.kept:
                     self._let_go(run)
             elif entry.wish == RESUME and entry.state is State.PAUSED:
                 supervisor.settle(State.QUEUED, RESUME)
-                self.queue.wish(run, None)
-            elif supervisor.expendable and not self._may_keep():
+                self.queue.take_back(run, RESUME)
+            elif supervisor.expendable and (entry.wish == RELEASE or not self._may_keep()):
                 self._let_go(run)
+                self.queue.take_back(run, RELEASE)
+        held = {lease.run for lease in snapshot.leases.values()}
+        for entry in snapshot.entries.values():
+            # Left by a command that was killed while it waited for its wish to be granted.
+            if entry.wish is not None and entry.run not in held and entry.run not in self.kept:
+                grant(RunFolder(self.rota.bench / "runs" / entry.run), self.record, entry.wish)
 
     def _let_go(self, run: str) -> None:
-        self.kept.pop(run).close()
+        supervisor = self.kept.pop(run)
+        supervisor.close()
+        if not supervisor.expendable:
+            self.queue.note_kept(run, None)
         self.rota.own.discard(run)
 
     def _look_at_holder(self, snapshot: Snapshot) -> None:
@@ -314,15 +387,15 @@ class DeviceServer:
         holder = self.lock.holder()
         ours = holder is not None and holder.bench == str(self.rota.bench)
         self.lock.wait_in_line(not ours)
-        if not self._said_busy:
-            self._said_busy = True
-            whose = f" (run {holder.run} of {holder.bench})" if holder and not ours else ""
-            self.rota.watcher.note(f"Another turntable holds {self.name}{whose}; waiting for a turn …")
         mark = (holder, lease.heartbeat if lease else None)
         if mark != self._holder_seen[0]:
             self._holder_seen = (mark, time.monotonic())
             return
         seen_still_s = time.monotonic() - self._holder_seen[1]
+        if seen_still_s > NEWS_S and not self._said_busy:
+            self._said_busy = True
+            whose = f" (run {holder.run} of {holder.bench})" if holder and not ours else ""
+            self.rota.watcher.note(f"Another turntable holds {self.name}{whose}; waiting for a turn …")
         if holder is None:
             return
         if alive(holder.supervisor) is False and seen_still_s > DEAD_FOR_S:
@@ -338,11 +411,15 @@ class DeviceServer:
 
     def _clear_up(self, holder: Holder, snapshot: Snapshot) -> None:
         """Kill what a dead supervisor's workers have left behind: it holds the device still."""
-        left = {RunFolder(Path(holder.bench) / "runs" / holder.run)}
+        left = [Path(holder.bench) / "runs" / holder.run]
         if holder.bench == str(self.rota.bench):
-            left |= {RunFolder(self.rota.bench / "runs" / run) for run in snapshot.entries}
-        for folder in left:
+            left += [self.rota.bench / "runs" / run for run in snapshot.entries]
+        for path in left:
+            folder = RunFolder(path)
             with contextlib.suppress(OSError):
+                # What the lock file says may be anybody's invention: only folders of our own tell us whom to kill.
+                if path.stat().st_uid != os.getuid():
+                    continue
                 if (lock := folder.lock("supervisor.lock")) is not None:
                     with lock:
                         if (rest := folder.lock()) is not None:
@@ -378,15 +455,6 @@ class Onlooker:
                     self._watcher.run_started(entry.run, entry.fraction)
                 self._watcher.run_progress(entry.run, entry.fraction, {"steps": entry.steps}, {})
             self._seen[entry.run] = entry.state
-
-
-def is_held(name: str) -> bool:
-    """Whether anybody, of this bench or another, holds a device."""
-    lock = DeviceLock(name)
-    try:
-        return not lock.take()
-    finally:
-        lock.close()
 
 
 def pause_abandoned(bench: Path, record: Record, queue: Queue, runs: Sequence[str]) -> None:

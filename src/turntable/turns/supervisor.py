@@ -31,8 +31,9 @@ LOCK_WAIT_S = 10.0
 SUPERVISOR_WAIT_S = 0.3
 """A killed supervisor's own lock goes with it."""
 
-KILLS_BORNE = 5
-"""A process that is killed from outside so many times in a row, each time before it got any further, has failed."""
+KILLS_BORNE = 10
+"""A process that is killed from outside so many times in a row, each time before it got any further, has failed: who kills
+so often can't be told from a method that brings it upon itself."""
 
 
 class Task(Protocol):
@@ -175,6 +176,10 @@ class Supervisor:
     def expendable(self) -> bool:
         """Whether nothing is lost if a kept process ends."""
         raise NotImplementedError
+
+    def expendable_bytes(self) -> int:
+        """How much memory, in bytes, would be given back without a loss if a kept process ended."""
+        return 0
 
     def _work(self, grant: Grant) -> None:
         """Work until the run is done.
