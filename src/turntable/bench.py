@@ -265,6 +265,8 @@ def row_of_events(asked: Asked, events: Iterable[dict[str, Any]]) -> tuple[RunRo
                     peak_memory_bytes=max(row.peak_memory_bytes, int(event["memory_bytes"])),
                     fraction=asked.budget.fraction(event),
                 )
+            elif event["type"] == "device_memory":
+                row = replace(row, device_memory_bytes=int(event["bytes"]))
     return row, changes
 
 

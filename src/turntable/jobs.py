@@ -173,9 +173,9 @@ def plan(bench: Bench, capture: Capture, request: RunRequest) -> list[RunFolder]
 def queue(bench: Bench, asked: Asked) -> RunFolder:
     """Queue a new run; how much memory it needs is taken from earlier runs of its method there, unless it was declared."""
     folder = bench.queue(asked)
-    if not asked.terms.need_bytes and asked.device == "cpu":
+    if not asked.terms.need_bytes:
         places = Queue(bench.record)
-        if need := places.learned_need(asked.method, asked.capture, asked.capture_hash):
+        if need := places.learned_need(asked.method, asked.capture, asked.capture_hash, asked.device):
             places.set_need(folder.id, need)
     return folder
 

@@ -118,6 +118,7 @@ CREATE TABLE wanted (            -- for which runs a supervisor answers: it does
     run TEXT NOT NULL,
     PRIMARY KEY (run, boot, pid, started)
 ) STRICT;
+ALTER TABLE runs ADD COLUMN device_memory_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE turns ADD COLUMN how TEXT;
 ALTER TABLE turns ADD COLUMN pid INTEGER
 """,
@@ -196,6 +197,7 @@ class RunRow:
     setup_seconds: float
     peak_memory_bytes: int
     fraction: float
+    device_memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -450,6 +452,11 @@ class Record:
                 self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise record_error(self.path, error) from error
+
+    def set_device_memory(self, run: str, peak_bytes: int) -> None:
+        """Note the most memory of a card that a run has had, in bytes."""
+        with self.writing():
+            self._db.execute("UPDATE runs SET device_memory_bytes = ? WHERE id = ?", (peak_bytes, run))
 
     def add_scores(self, run: str, scores: Iterable[Score]) -> None:
         """Add scores; those of the same mark, metric and item are replaced."""

@@ -71,6 +71,7 @@ def run_document(bench: Bench, row: RunRow) -> dict[str, Any]:
         "setup_seconds": row.setup_seconds,
         "steps": row.steps,
         "peak_memory_bytes": row.peak_memory_bytes,
+        "device_memory_bytes": row.device_memory_bytes,
         "fraction": row.fraction,
         "scores": curve[-1]["scores"] if marks and marks[-1] == 1.0 else {},
         "definitions": {score.metric: score.definition for score in scores},

@@ -57,9 +57,11 @@ def devices() -> tuple[policy.Device, ...]:
 def card_sizes() -> list[tuple[str, int]]:
     """Every NVIDIA card's name and memory in bytes, in the driver's order."""
     from ..machine import graphics_cards
+    from .cuda import cards
 
-    found = []
-    for line in graphics_cards():
+    if found := [(card.name, card.memory_bytes) for card in cards()]:
+        return found
+    for line in graphics_cards():  # without the package that asks the driver
         name, size, _ = (part.strip() for part in line.split(","))
         found.append((name, int(float(size.split()[0]) * 2**20)))
     return found

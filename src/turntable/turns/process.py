@@ -222,6 +222,10 @@ class WorkerProcess:
         self._channel.close()
         self._run.end()
 
+    def pids(self) -> list[int]:
+        """The worker and what it started."""
+        return [member.pid for member in self._run.family.members()]
+
     def resident_bytes(self) -> int:
         """Memory that the worker has resident, in bytes; not what it started: that takes a walk through all processes."""
         with contextlib.suppress(psutil.Error):

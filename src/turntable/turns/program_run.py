@@ -44,6 +44,9 @@ class ProgramRun(Supervisor):
     def expendable(self) -> bool:
         return False
 
+    def pids(self) -> list[int]:
+        return [member.pid for member in self._process.family.members()] if self._process is not None else []
+
     @property
     def _out(self) -> Path:
         return self.folder.path / "program" / "out"

@@ -45,6 +45,9 @@ class PythonRun(Supervisor):
     def expendable_bytes(self) -> int:
         return self._worker.resident_bytes() if self._worker is not None else 0
 
+    def pids(self) -> list[int]:
+        return self._worker.pids() if self._worker is not None else []
+
     def _work(self, grant: Grant) -> None:
         if self._worker is None:
             self._start(grant)

@@ -289,12 +289,16 @@ class Queue:
         with self._record.writing() as db:
             db.execute("UPDATE queue SET kept_on = ? WHERE run = ?", (device, run))
 
-    def learned_need(self, method: str, capture: str, capture_hash: str) -> int:
-        """The most memory, in bytes, that a finished run of this method on this capture has needed; 0 if there is none."""
+    def learned_need(self, method: str, capture: str, capture_hash: str, wants: str) -> int:
+        """The most memory, in bytes, that a finished run of this method on this capture has needed of such a device.
+
+        0 if there is none. Of a processor it is the machine's memory, of a card the card's.
+        """
+        column, kind = ("peak_memory_bytes", "cpu") if wants == "cpu" else ("device_memory_bytes", "cuda%")
         rows = self._record.read(
-            "SELECT max(peak_memory_bytes) FROM runs"
-            " WHERE capture = ? AND method = ? AND capture_hash = ? AND state = 'done'",
-            (capture, method, capture_hash),
+            f"SELECT max({column}) FROM runs WHERE capture = ? AND method = ? AND capture_hash = ?"
+            " AND state = 'done' AND device LIKE ?",
+            (capture, method, capture_hash, kind),
         )
         return rows[0][0] or 0
 

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import psutil
 
+from ..errors import TurntableError
 from ..record import Record, State
 from ..run import RunFolder, settle
 from . import policy
-from .cuda import cards
+from .cuda import cards, gpu_processes
 from .device import LOOK_EVERY_S, DeviceLock, Holder, devices, fitting, is_held
 from .identity import alive, me
 from .process import kill_leftovers
@@ -44,6 +45,8 @@ NEWS_S = 0.5
 SEEN_STILL_S = 10.0
 """For so long we ourselves must have seen a heart not beat before we end its process: a machine that slept for an hour wakes
 up with every lease expired."""
+
+WEIGH_EVERY_S = 2.0
 
 LONG_REFUSED = 100
 """Half a minute of asking for a run's process that its keeper neither gives a turn nor lets go."""
@@ -175,7 +178,7 @@ class DeviceServer:
         """Runs that have no turn but whose processes are in memory, longest first."""
         self._refused: dict[str, int] = {}
         self._holder_seen: tuple[object, float] = (None, 0.0)
-        self._looked = 0.0
+        self._looked = self._weighed = 0.0
         self._said_busy = False
 
     def close(self) -> None:
@@ -292,7 +295,7 @@ class DeviceServer:
             given = Grant(
                 device,
                 self.lock.descriptor,
-                stop=lambda: self._stop(run, began),
+                stop=lambda: self._stop(supervisor, run, began),
                 keep=self._may_keep,
                 tell=lambda how, pausable: self.queue.note_pausing(run, how, pausable),
             )
@@ -320,7 +323,7 @@ class DeviceServer:
         self.lock.let_others_in()
         return False
 
-    def _stop(self, run: str, began: float) -> Stop | None:
+    def _stop(self, supervisor: Supervisor, run: str, began: float) -> Stop | None:
         """Why the turn of ``run`` should end now."""
         if self.rota.stopping is not None:
             return self.rota.stopping
@@ -328,6 +331,9 @@ class DeviceServer:
         if now - self._looked < LOOK_EVERY_S:
             return None
         self._looked = now
+        if self.name != "cpu" and now - self._weighed > WEIGH_EVERY_S:
+            self._weighed = now
+            self._weigh(supervisor)
         snapshot = self.queue.snapshot()
         self._tidy(snapshot)
         entry = snapshot.entries.get(run)
@@ -341,6 +347,12 @@ class DeviceServer:
                 return Stop(decision.why)
         used = entry.quantum_s is not None and now - began >= entry.quantum_s
         return Stop.QUANTUM if used and entry.pausable and self.lock.others_wait() else None
+
+    def _weigh(self, supervisor: Supervisor) -> None:
+        """See how much of the card's memory a run has."""
+        with contextlib.suppress(TurntableError):  # the driver can't be asked: the need stays unknown
+            used = gpu_processes(int(self.name.partition(":")[2]))
+            supervisor.note_device_memory(sum(used.get(pid, 0) for pid in supervisor.pids()))
 
     def _may_keep(self) -> bool:
         """Whether a worker may stay in memory between turns. Not on a card: it would keep its memory there."""

@@ -159,6 +159,9 @@ class Supervisor:
         """How the run left its device last, or why it can't be made to, in words."""
         self.pausable = True
         """False once every way of making it leave its device has failed."""
+        self._device_bytes = max(
+            (event["bytes"] for event in folder.events() if event.get("type") == "device_memory"), default=0
+        )
         self._fraction = 0.0
         self._told = 0.0
         self._state: dict[str, Any] = {}
@@ -270,6 +273,17 @@ class Supervisor:
         self.watcher.note(f"{self.folder.id}: {killed}; it goes on from its last checkpoint")
         self._change_state(State.QUEUED, cause="killed", how=str(killed))
         return State.QUEUED
+
+    def pids(self) -> list[int]:
+        """The processes that the run has now; they may be gone a moment later."""
+        return []
+
+    def note_device_memory(self, used_bytes: int) -> None:
+        """Note how much memory of its card the run has now: the next of its kind isn't begun where that isn't free."""
+        if used_bytes > 1.02 * self._device_bytes:
+            self._device_bytes = used_bytes
+            self.folder.append_event("device_memory", bytes=used_bytes)
+            self.record.set_device_memory(self.folder.id, used_bytes)
 
     def settle(self, state: State, cause: str) -> None:
         """Bring a run that has no turn into another state, as its user wishes."""
