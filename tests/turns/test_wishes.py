@@ -17,7 +17,7 @@ from turntable.bench import Bench
 from turntable.errors import TurntableError
 from turntable.record import Record, RunRow, State, StateChange
 from turntable.run import Asked, Budget, RunFolder
-from turntable.turns.queue import CANCEL, PAUSE, RELEASE, RESUME, Queue
+from turntable.turns.queue import CANCEL, GIVEN_UP, PAUSE, RELEASE, RESUME, Queue
 from turntable.turns.wishes import grant
 
 SOON_S = 10.0
@@ -157,7 +157,7 @@ def test_a_run_that_nobody_has_is_cancelled(
 ) -> None:
     change(bench, run, *WAY_TO[before])
     row = control.cancel(bench, run.id)
-    assert row == bench.row(run.id) and (row.state, row.cause) == (State.CANCELLED, "cancel")
+    assert row == bench.row(run.id) and (row.state, row.cause) == (State.CANCELLED, GIVEN_UP)
     assert changes(run)[-1] == ("cancelled", "cancel")
     assert queue.entry(run.id) is None
     rebuilt, passed_over = bench.rebuild_record()
@@ -235,8 +235,9 @@ def test_a_wish_that_was_left_behind_is_granted(
     change(bench, run, *WAY_TO[before])
     queue.wish(run.id, wish)
     assert queue.snapshot().waits() == []
-    assert grant(run, bench.record, wish) is not before.ended
-    assert state_of(bench, run) is after and changes(run)[-1] == (after.value, wish)
+    assert grant(run, bench.record, wish)
+    why = GIVEN_UP if wish == CANCEL else wish
+    assert state_of(bench, run) is after and changes(run)[-1] == (after.value, why)
     assert queue.wish_of(run.id) is None
     assert is_free(run, "supervisor.lock"), "it is let go of"
 

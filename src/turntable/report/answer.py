@@ -161,7 +161,7 @@ def _reasons(
         parts.append(f"{_list(called[run.id] for run in failed)} failed")
     if unscored:
         parts.append(f"no scores of {_list(called[run.id] for run in unscored)}")
-    for state in ("running", "paused", "queued"):
+    for state in ("running", "paused", "queued", "cancelled"):
         names = [called[run.id] for run in waiting if run.state == state]
         if names:
             parts.append(f"{_list(names)} {'is' if len(names) == 1 else 'are'} {state}")

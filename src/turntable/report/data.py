@@ -41,7 +41,7 @@ class ReportRun:
     Args:
         id, method, title, license, paper, seed: which run of which method; paper has ``title``, ``year`` and
             ``url``.
-        state: ``done``, ``failed``, ``running``, ``paused`` or ``queued``.
+        state: ``done``, ``failed``, ``cancelled``, ``running``, ``paused`` or ``queued``.
         cause: why it failed, one line; None where it did not.
         settings, budget, device: what was asked, and where it ran.
         device_seconds, setup_seconds, steps, peak_memory_bytes: what it took.

@@ -133,7 +133,7 @@ def ranked(data: ReportData) -> list[ReportRun]:
             if metric.name in run.scores and run.state == "done":
                 mean = run.scores[metric.name]["mean"]
                 return (0, -mean if metric.higher_is_better else mean, run.id)
-        return (1, ("done", "running", "paused", "queued", "failed").index(run.state), run.id)
+        return (1, ("done", "running", "paused", "queued", "cancelled", "failed").index(run.state), run.id)
 
     return sorted(data.runs, key=key)
 

@@ -26,6 +26,9 @@ EXPIRES_S = 60.0
 PAUSE, CANCEL, RESUME = "pause", "cancel", "resume"
 """What a user may wish of a run that a supervisor has."""
 
+GIVEN_UP = "given up by its user"
+"""The cause of a run that was cancelled."""
+
 RELEASE = "release"
 """What another device's supervisor wishes: that a process which is kept in memory ends, so that its run can go on there."""
 

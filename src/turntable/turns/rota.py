@@ -27,7 +27,7 @@ from .cuda import cards, gpu_processes
 from .device import LOOK_EVERY_S, DeviceLock, Holder, devices, fitting, is_held
 from .identity import alive, me
 from .process import kill_leftovers
-from .queue import CANCEL, HEARTBEAT_S, PAUSE, RELEASE, RESUME, Entry, Queue, Snapshot
+from .queue import CANCEL, GIVEN_UP, HEARTBEAT_S, PAUSE, RELEASE, RESUME, Entry, Queue, Snapshot
 from .supervisor import CannotGoOn, Grant, RunBusy, Stop, Supervisor
 from .watcher import Watcher
 from .wishes import grant
@@ -367,7 +367,7 @@ class DeviceServer:
             entry = snapshot.entries.get(run)
             if entry is None or entry.wish == CANCEL:
                 if entry is not None:
-                    supervisor.settle(State.CANCELLED, CANCEL)
+                    supervisor.settle(State.CANCELLED, GIVEN_UP)
                 self._let_go(run)
             elif entry.wish == PAUSE and entry.state is State.QUEUED:
                 supervisor.settle(State.PAUSED, PAUSE)

@@ -23,6 +23,7 @@ from ..record import Record, Score, State, StateChange
 from ..run import Asked, RunFolder, settle
 from . import policy
 from .process import WorkerFailed, WorkerKilled, kill_leftovers
+from .queue import GIVEN_UP
 from .watcher import Watcher
 
 LOCK_WAIT_S = 10.0
@@ -218,7 +219,7 @@ class Supervisor:
                     self._work(grant)
                 except TurnOver as over:
                     if over.stop is Stop.CANCEL:
-                        return self._end(State.CANCELLED)
+                        return self._end(State.CANCELLED, GIVEN_UP)
                     if over.stop is Stop.KILL:
                         self.end_process()
                     elif not self._leave_device(over.stop, grant.keep()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..record import Record, State
 from ..run import RunFolder, settle
-from .queue import CANCEL, PAUSE, RESUME, Queue
+from .queue import CANCEL, GIVEN_UP, PAUSE, RESUME, Queue
 
 BECOMES = {PAUSE: State.PAUSED, CANCEL: State.CANCELLED, RESUME: State.QUEUED}
 """What a run is once a wish has been granted."""
@@ -33,7 +33,7 @@ def grant(folder: RunFolder, record: Record, wish: str) -> bool:
         if state is not None and row.state.may_become(state):
             if state.ended:
                 _end_what_is_left(folder)
-            settle(folder, record, state, wish)
+            settle(folder, record, state, GIVEN_UP if wish == CANCEL else wish)
         queue.take_back(folder.id, wish)
     return True
 
