@@ -43,6 +43,7 @@ def examine(bench: Bench) -> list[Finding]:
             "bwrap", "bubblewrap", "not used yet: methods run unprotected, with your rights and network"
         ),
         _program("uv", "uv", "not used yet: methods run in Turntable's own environment"),
+        *_turns(),
         *_bench(bench),
         _disk(bench),
     ]
@@ -88,6 +89,34 @@ def _package(name: str, gives: str, otherwise: str) -> Finding:
 def _program(command: str, name: str, text: str) -> Finding:
     found = shutil.which(command)
     return Finding(name, found is not None, f"{found or 'not found'}; {text}")
+
+
+def _turns() -> list[Finding]:
+    """How devices are shared here, and how programs that can't save are paused."""
+    from .turns import cuda, swap
+    from .turns.cgroup import Cgroup
+    from .turns.device import locks_folder
+
+    try:
+        findings = [Finding("turns", True, f"devices are shared through {locks_folder()}")]
+    except TurntableError as error:
+        findings = [Finding("turns", False, str(error))]
+    group = Cgroup.create("doctor")
+    if group is not None:
+        group.remove()
+    way = (
+        "frozen by a control group"
+        if group is not None
+        else "stopped by SIGSTOP (no control group can be made)"
+    )
+    free = swap.swap_free_bytes()
+    memory = f"memory given up to {free / 2**30:.1f} GiB of swap" if free else "memory kept (no swap)"
+    findings.append(Finding("pausing programs", True, f"on the processor: {way}, {memory}"))
+    if machine.graphics_cards():
+        reason = cuda.why_not()
+        text = reason or "through the driver, which moves their memory to the host"
+        findings.append(Finding("pausing programs", reason is None, f"on a card: {text}"))
+    return findings
 
 
 def _bench(bench: Bench) -> list[Finding]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import pytest
 
 from turntable.turns.cgroup import Cgroup, own_folder
 from turntable.turns.family import MARK, CannotFreeze, Family
-from turntable.turns.swap import after, mapped_ranges, page_out, swap_free_bytes
+from turntable.turns.swap import after, mapped_ranges, page_out
 
 PATIENCE_S = 20.0
 """For what takes a moment; only a failing test waits this long."""
@@ -563,31 +562,6 @@ def test_our_own_control_group_is_found(mountinfo: str, own: str, folder: str | 
 
 
 # Swap
-
-
-@pytest.fixture
-def swap() -> Iterator[None]:
-    """Swap, if need be in a file that goes again."""
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        pytest.skip("giving up memory takes Linux and root")
-    if swap_free_bytes() > 2**29:
-        yield
-        return
-    if not shutil.which("mkswap") or not shutil.which("swapon"):
-        pytest.skip("there's no swap, and no mkswap and swapon to make some")
-    file = Path(f"/var/tmp/turntable-test-{uuid.uuid4()}.swap")
-    try:
-        with file.open("wb") as handle:
-            file.chmod(0o600)
-            os.posix_fallocate(handle.fileno(), 0, 2**30)
-        subprocess.run(["mkswap", file], check=True, capture_output=True)
-        made = subprocess.run(["swapon", file], capture_output=True, text=True)
-        if made.returncode != 0:
-            pytest.skip(f"swap can't be made here: {made.stderr.strip()}")
-        yield
-        subprocess.run(["swapoff", file], check=True)
-    finally:
-        file.unlink()
 
 
 def test_a_frozen_workers_memory_is_given_up_and_comes_back_whole(

@@ -328,6 +328,17 @@ def test_an_unaware_program_is_frozen_while_another_has_its_turn(bench: Bench) -
     assert values(bench, program) == values(bench, undisturbed[0])
 
 
+def test_a_frozen_programs_memory_is_given_up_to_swap(bench: Bench, swap: None) -> None:
+    (program,) = ask(bench, "program", steps=40, mode="big", quantum_s=2.0)
+    (other,) = ask(bench, "colour", steps=100, quantum_s=None)
+    with working(bench, [program, other]):
+        until(lambda: bench.row(other).state is State.RUNNING, "the other's turn")
+        resident = psutil.Process(worker_pid(bench, program)).memory_info().rss
+        assert resident < bench.row(program).peak_memory_bytes / 2
+    assert "given up to swap" in turns(bench)[0]["how"]
+    assert bench.row(program).state is State.DONE
+
+
 def test_a_program_is_paused_and_resumed_by_its_user(bench: Bench) -> None:
     (run,) = ask(bench, "program", steps=60, mode="plain")
     with working(bench, [run]):

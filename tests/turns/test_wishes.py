@@ -158,7 +158,7 @@ def test_a_run_that_nobody_has_is_cancelled(
     change(bench, run, *WAY_TO[before])
     row = control.cancel(bench, run.id)
     assert row == bench.row(run.id) and (row.state, row.cause) == (State.CANCELLED, GIVEN_UP)
-    assert changes(run)[-1] == ("cancelled", "cancel")
+    assert changes(run)[-1] == ("cancelled", GIVEN_UP)
     assert queue.entry(run.id) is None
     rebuilt, passed_over = bench.rebuild_record()
     assert (rebuilt, passed_over) == (1, []) and bench.row(run.id) == row
