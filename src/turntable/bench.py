@@ -205,6 +205,9 @@ class Bench:
         number = 1
         while True:
             run = f"{asked.capture}-{asked.method}-{number}"
+            if record.run(run) is not None:  # its folder may have been moved away
+                number += 1
+                continue
             try:
                 folder = RunFolder.create(self.runs_folder / run, replace(asked, id=run))
                 break
@@ -218,7 +221,18 @@ class Bench:
 
         Returns:
             How many runs it holds now, and a line for every folder that could not be read and is not in it.
+
+        Raises:
+            TurntableError: somebody works on runs of this bench, whose states would be those of a moment ago.
         """
+        from .turns.queue import Queue
+
+        if at_work := Queue(self.record).supervisors():
+            pids = ", ".join(str(row.who.pid) for row in at_work)
+            raise TurntableError(
+                f"The record can only be made again while nobody works on the bench; process {pids} does. "
+                "Interrupt it (Ctrl-C, or kill), and try again."
+            )
         return self._rebuild(self.record)
 
     def _rebuild(self, record: Record) -> tuple[int, list[str]]:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .bench import Bench
 from .errors import TurntableError
 from .record import RunRow, State
-from .run import RunFolder
+from .run import Asked, RunFolder
 from .turns import policy
-from .turns.device import Holder, devices, is_held, processor
+from .turns.device import Holder, devices, fitting, is_held, processor
 from .turns.queue import CANCEL, PAUSE, RESUME, Queue, Snapshot
 from .turns.wishes import BECOMES, grant
 
@@ -54,7 +55,8 @@ def resume(bench: Bench, run: str, wait_s: float = WAIT_S) -> RunRow:
     """
     row = _unended(bench, run, "resumed")
     if row.state is not State.PAUSED:
-        Queue(bench.record).take_back(run, PAUSE)  # one that was not granted yet
+        for wish in (PAUSE, RESUME):  # one that was not granted yet, or that somebody was faster with
+            Queue(bench.record).take_back(run, wish)
         return row
     return _wish(bench, run, RESUME, wait_s)
 
@@ -74,7 +76,17 @@ def retry(bench: Bench, run: str) -> RunFolder:
     asked = bench.run_folder(run).asked()
     terms = replace(asked.terms, after=None, owner=os.getuid())
     with bench.planning():
-        return bench.queue(replace(asked, id="", created=time.time(), terms=terms))
+        return enqueue(bench, replace(asked, id="", created=time.time(), terms=terms))
+
+
+def enqueue(bench: Bench, asked: Asked) -> RunFolder:
+    """Queue a new run; how much memory it needs is taken from earlier runs of its method there, unless it was declared."""
+    folder = bench.queue(asked)
+    most = max(
+        (found.memory_bytes or 0 for found in devices() if found.name in fitting(asked.device)), default=0
+    )
+    Queue(bench.record).learn(folder.id, most)
+    return folder
 
 
 def _unended(bench: Bench, run: str, what: str) -> RunRow:
@@ -160,6 +172,13 @@ def view_queue(bench: Bench, everything: bool = False) -> QueueView:
     )
 
 
+def view_runs(bench: Bench, runs: Sequence[str]) -> list[dict[str, Any]]:
+    """Some runs, as :func:`view_queue` shows them."""
+    snapshot = Queue(bench.record).snapshot()
+    reasons = _reasons(snapshot)
+    return [_run(bench.row(run), snapshot, reasons) for run in runs]
+
+
 def _device(bench: Bench, name: str, snapshot: Snapshot) -> dict[str, Any]:
     lease = snapshot.leases.get(name)
     shown: dict[str, Any] = {"name": name, "run": None, "bench": None, "supervisor": None, "held_s": None}
@@ -187,8 +206,7 @@ def _reasons(snapshot: Snapshot) -> dict[str, str]:
     line = sorted(waits, key=lambda run: (-policy.aged(run, now), run.place))
     reasons = {}
     for place, run in enumerate(line, 1):
-        faults = [policy.why_not(run, device) for device in known]
-        wanted = [fault for fault in faults if fault is None or not fault.startswith("wants ")]
+        wanted = [policy.why_not(run, device) for device in known if policy.wants(run, device)]
         if None in wanted:
             reasons[run.run] = f"number {place} in line" if len(line) > 1 else "next in line"
         else:
@@ -217,7 +235,7 @@ def _run(row: RunRow, snapshot: Snapshot, reasons: dict[str, str]) -> dict[str, 
         "fraction": row.fraction,
         "priority": entry.priority if entry else None,
         "wish": entry.wish if entry else None,
-        "waits": reasons.get(row.id),
+        "waits": reasons.get(row.id) or (entry.fault if entry else None),
         "pausable": bool(entry.pausable) if entry else None,
         "pausing": entry.pausing if entry else None,
     }

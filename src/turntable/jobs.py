@@ -30,7 +30,7 @@ from .turns.python_run import PythonRun
 from .turns.queue import Queue
 from .turns.rota import Rota
 from .turns.supervisor import CannotGoOn, Patience, Supervisor, recover_scores
-from .turns.watcher import Watcher
+from .turns.watcher import Guarded, Watcher
 
 QUANTUM_S = 60.0
 """Long enough that what a change of turns costs (a second, where a process has to start again) is lost in it; short enough
@@ -166,18 +166,11 @@ def plan(bench: Bench, capture: Capture, request: RunRequest) -> list[RunFolder]
                     versions=known_versions,
                     terms=replace(request.terms, owner=os.getuid(), own_only=method.is_program),
                 )
-                folders.append(_find_answer(bench, asked, request.fresh) or queue(bench, asked))
+                answer = _find_answer(bench, asked, request.fresh)
+                if answer is not None:
+                    Queue(bench.record).set_terms(answer.id, asked.terms)  # if it waits still
+                folders.append(answer or control.enqueue(bench, asked))
     return folders
-
-
-def queue(bench: Bench, asked: Asked) -> RunFolder:
-    """Queue a new run; how much memory it needs is taken from earlier runs of its method there, unless it was declared."""
-    folder = bench.queue(asked)
-    if not asked.terms.need_bytes:
-        places = Queue(bench.record)
-        if need := places.learned_need(asked.method, asked.capture, asked.capture_hash, asked.device):
-            places.set_need(folder.id, need)
-    return folder
 
 
 def work(
@@ -202,6 +195,7 @@ def work(
         TurntableError: the bench can't be written, or a run could not be worked on and ``problems`` is None.
     """
     chosen_metrics = metrics(handling.lpips_weights)
+    watcher = Guarded(watcher)
     _ask_to_go_on(bench, folders)
 
     def prepare(record: Record, run: str) -> Supervisor:
@@ -220,7 +214,7 @@ def work(
         if bench.row(folder.id).state.ended:  # by whoever: with metrics that may not be all of ours
             try:
                 recover_scores(folder, _task_of(bench, folder, chosen_metrics), bench.record)
-            except CannotGoOn as error:
+            except TurntableError as error:
                 faults.append(str(error))
     if problems is None and faults:
         raise TurntableError(" ".join(faults))
@@ -230,10 +224,16 @@ def work(
 
 
 def _ask_to_go_on(bench: Bench, folders: Sequence[RunFolder]) -> None:
-    """Who asks for a run that is paused wants it to go on."""
+    """Who asks for a run that is paused wants it to go on, and takes it over from a user who doesn't work on it."""
+    queue = Queue(bench.record)
     for folder in folders:
         if bench.row(folder.id).state is State.PAUSED:
             control.resume(bench, folder.id)
+        snapshot = queue.snapshot()
+        entry = snapshot.entries.get(folder.id)
+        owners = {row.owner for row in snapshot.supervisors}
+        if entry is not None and entry.owner not in (None, os.getuid()) and entry.owner not in owners:
+            queue.adopt(folder.id, os.getuid())
 
 
 def _task_of(bench: Bench, folder: RunFolder, chosen_metrics: dict[str, Metric]) -> ViewsTask:
@@ -435,6 +435,11 @@ def method_of(bench: Bench, asked: Asked, wanted: Sequence[str] = ()) -> Method:
 
 def _check_runnable(method: Method, device: str, budget: Budget) -> None:
     if device.startswith("cuda"):
+        if shown := os.environ.get("CUDA_VISIBLE_DEVICES"):
+            raise TurntableError(
+                f"--device {device} names cards as the driver counts them, but CUDA_VISIBLE_DEVICES={shown} renames them. "
+                "Unset it, and name the card, as in --device cuda:1."
+            )
         if "cuda" not in method.devices:
             raise TurntableError(
                 f"Method {method.name} runs on {', '.join(method.devices)}, not on {device}."

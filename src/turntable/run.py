@@ -283,6 +283,12 @@ class RunFolder:
 
 
 def settle(folder: RunFolder, record: Record, state: State, cause: str) -> None:
-    """Bring a run that has no turn into a state, as its user wishes; the caller holds its ``supervisor.lock``."""
+    """Bring a run that has no turn into a state, as its user wishes; the caller holds its ``supervisor.lock``.
+
+    Nothing is done if it may not become that (any more): what is seen before the lock is held may have changed since.
+    """
+    row = record.run(folder.id)
+    if row is None or not row.state.may_become(state):
+        return
     folder.append_event("state", state=state.value, cause=cause)
     record.change_state(folder.id, StateChange(time.time(), state, cause))

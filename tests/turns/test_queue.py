@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from turntable import schema
 from turntable.errors import TurntableError
-from turntable.record import SCHEMA_VERSION, FoundRun, Record, RunRow, Score, State, StateChange, Terms
+from turntable.record import FoundRun, Record, RunRow, Score, State, StateChange, Terms
 from turntable.turns.identity import Who, me, started
 from turntable.turns.queue import CANCEL, EXPIRES_S, PAUSE, RELEASE, RESUME, Queue
 
@@ -189,16 +190,31 @@ def test_what_pausing_came_to_is_noted(record: Record, queue: Queue) -> None:
 
 
 def test_the_need_for_memory_is_learned_from_finished_runs_alone(record: Record, queue: Queue) -> None:
-    assert queue.learned_need("splat", "fox", "c0ffee") == 0
+    assert queue.learned_need("splat", "fox", "c0ffee", "cpu") == 0
     for run, peak, end in (("a", 5, State.DONE), ("b", 7, State.DONE), ("c", 99, State.FAILED)):
         add(record, run, peak_memory_bytes=peak)
         change(record, run, State.RUNNING, end)
     add(record, "d", peak_memory_bytes=88)
-    assert queue.learned_need("splat", "fox", "c0ffee") == 7
-    assert queue.learned_need("splat", "fox", "another size") == 0
-    assert queue.learned_need("nearest", "fox", "c0ffee") == 0
-    queue.set_need("d", 7)
-    assert queue.snapshot().waits()[0].need_bytes == 7
+    assert queue.learned_need("splat", "fox", "c0ffee", "cpu") == 7
+    assert queue.learned_need("splat", "fox", "c0ffee", "cuda") == 0, "that is of a card's memory"
+    assert queue.learned_need("splat", "fox", "another size", "cpu") == 0
+    assert queue.learned_need("nearest", "fox", "c0ffee", "cpu") == 0
+    queue.learn("b", most_bytes=100)
+    assert queue.snapshot().waits()[0].need_bytes == 7, "those that wait already learn too"
+    add(record, "e")
+    queue.learn("e", most_bytes=6)
+    assert queue.snapshot().entries["e"].need_bytes == 6, "never more than the device has"
+
+
+def test_one_that_comes_while_another_comes_isnt_taken_for_dead(
+    record: Record, queue: Queue, other: Who
+) -> None:
+    """What was there was looked up before the transaction began: whoever came in between lost his rows for good."""
+    rows = queue.supervisors()
+    assert rows == []
+    queue.enter(other, ["a"], ["cpu"], detached=False)
+    queue.enter(me(), ["b"], ["cpu"], detached=False)
+    assert {row.who for row in queue.supervisors()} == {other, me()}
 
 
 # Who is believed -----------------------------------------------------------------------------------------------------
@@ -762,7 +778,7 @@ def test_an_upgraded_record_keeps_all_and_is_as_good_as_a_new_one(old: Path, tmp
     assert [score.value for score in upgraded.scores("fox-a-1")] == [20.0]
     schemas = []
     for record in (upgraded, new):
-        assert record.read("PRAGMA user_version")[0][0] == SCHEMA_VERSION
+        assert record.read("PRAGMA user_version")[0][0] == schema.VERSION
         tables = [
             row[0] for row in record.read("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
         ]
@@ -823,7 +839,7 @@ def test_processes_that_open_a_record_at_once_all_find_it_whole(
     expected = "fox-b-1 fox-c-1 fox-e-1\n" if which == "old" else "\n"
     assert [(out, error) for out, error in answers] == [(expected, "")] * 4
     record = Record(path)
-    assert record.read("PRAGMA user_version")[0][0] == SCHEMA_VERSION
+    assert record.read("PRAGMA user_version")[0][0] == schema.VERSION
     record.close()
 
 
@@ -845,10 +861,10 @@ def test_a_record_of_a_newer_turntable_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "record.sqlite"
     Record(path).close()
     db = sqlite3.connect(path)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     db.close()
     with pytest.raises(TurntableError, match="newer Turntable"):
         Record(path)
     db = sqlite3.connect(path)
-    assert db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION + 1
+    assert db.execute("PRAGMA user_version").fetchone()[0] == schema.VERSION + 1
     db.close()

@@ -379,12 +379,63 @@ def test_a_worker_killed_from_outside_goes_on_from_its_checkpoint(bench: Bench) 
 
 
 def test_supervisors_of_one_bench_never_have_the_device_at_the_same_time(bench: Bench) -> None:
-    runs = ask(bench, seeds=6, steps=30)
+    runs = ask(bench, seeds=6, steps=150)
     processes = [supervise(bench, runs[n::3]) for n in range(3)]
     for process in processes:
         assert process.wait(120) == 0
     assert all(bench.row(run).state is State.DONE for run in runs)
     assert len({turn["pid"] for turn in turns(bench)}) > 1 and not overlapping(turns(bench))
+
+
+def test_a_run_that_nobody_can_work_on_ends_no_supervisor_and_holds_nobody_up(bench: Bench) -> None:
+    """A colleague has changed the method of the run that he had queued, or has removed its folder."""
+    (changed,) = ask(bench, steps=10)
+    make_method(bench.methods_folder / "other")
+    with (bench.methods_folder / "colour" / "method.py").open("a") as file:
+        file.write("\n# changed meanwhile\n")
+    (gone,) = ask(bench, "other", steps=11)
+    bench.run_folder(gone).path.rename(bench.folder / "elsewhere")
+    mine = ask(bench, "other", steps=12)
+    do(bench, mine)  # raises nothing: it isn't my fault
+    assert bench.row(mine[0]).state is State.DONE
+    shown = {row["id"]: row["waits"] for row in control.view_queue(bench).runs}
+    assert "has changed" in shown[changed] and "is gone" in shown[gone]
+    with pytest.raises(TurntableError, match="has changed"):
+        do(bench, [changed])
+
+
+def test_a_method_that_hangs_fails_though_others_wait(bench: Bench) -> None:
+    runs = ask(bench, seeds=2, mode="hang", quantum_s=0.3)
+    work(bench, [bench.run_folder(run) for run in runs], jobs.Handling(Patience(message_s=1.5)), Watcher())
+    assert [bench.row(run).cause for run in runs] == ["hung: no message for 1.5 s (--patience)"] * 2
+
+
+def test_a_program_that_leaves_a_rendering_out_has_failed(bench: Bench) -> None:
+    with (bench.methods_folder / "program" / "render.py").open("a") as file:
+        file.write("\nnext(folder.iterdir()).unlink()\n")
+    (run,) = ask(bench, "program", steps=2)
+    do(bench, [run])
+    row = bench.row(run)
+    assert row.state is State.FAILED and row.cause is not None and "0000" in row.cause
+
+
+def test_a_watcher_that_cant_write_any_more_stops_nothing(bench: Bench) -> None:
+    class Deaf(Watcher):
+        def run_progress(
+            self, run: str, fraction: float, state: dict[str, Any], info: dict[str, Any]
+        ) -> None:
+            raise BrokenPipeError
+
+    (run,) = ask(bench)
+    do(bench, [run], Deaf())
+    assert bench.row(run).state is State.DONE
+
+
+def test_asking_again_changes_the_terms_of_a_run_that_waits(bench: Bench) -> None:
+    (run,) = ask(bench)
+    assert ask(bench, terms=Terms(priority=7)) == [run]
+    entry = Queue(bench.record).entry(run)
+    assert entry is not None and entry.priority == 7 and entry.quantum_s is None
 
 
 def test_another_bench_of_the_machine_gets_its_turn_when_the_quantum_is_up(

@@ -24,15 +24,14 @@ def ask(
 ) -> None:
     """Ask the same of every run; a name that nobody knows is found before anything is asked."""
     from ..bench import Bench
-    from ..control import view_queue
+    from ..control import view_runs
 
     place = Bench.find(bench)
     for run in runs:
         place.row(run)
     rows = [do(place, run) for run in runs]
     if as_json:
-        shown = {row["id"]: row for row in view_queue(place, everything=True).runs}
-        o.print_json({"runs": [shown[run] for run in runs]})
+        o.print_json({"runs": view_runs(place, runs)})
         return
     wanted = {"pause": "paused", "cancel": "cancelled"}[what]
     for row in rows:

@@ -18,48 +18,60 @@ def go_on(
     place: Bench, runs: list[str], detach: bool, patience: float, lpips_weights: Path | None, as_json: bool
 ) -> None:
     """See to it that a supervisor works on ``runs``: one that is there, one in the background, or this process."""
-    from ..turns.queue import Queue
+    from ..jobs import Handling
 
-    queue = Queue(place.record)
-    left = [run for run in runs if not place.row(run).state.ended]
-    answered = {run: queue.answering(run) for run in left}
-    if all(answered.values()):
-        for run in left:
-            o.say(f"{run}: goes on in the turntable that waits for it (process {answered[run][0].pid})")
+    left = unanswered(place, runs)
+    if not left:
         print_runs(place, runs, as_json)
         return
-    from ..jobs import Handling, go_on
+    handling = Handling(o.checked_patience(patience), lpips_weights, detached=not o.has_terminal())
+    if detach:
+        leave_behind(place, left, handling)
+        print_runs(place, runs, as_json)
+        return
+    from ..jobs import go_on
     from ..results import capture_document
     from ._ending import end_comparisons
     from ._progress import watching
 
-    handling = Handling(o.checked_patience(patience), lpips_weights, detached=not o.has_terminal())
-    if detach:
-        leave_behind(place, left, handling, as_json)
-        return
     with watching() as watcher:
-        done = go_on(place, runs, handling, watcher)
+        done = go_on(place, left, handling, watcher)
     documents = [capture_document(place, comparison.capture, comparison.runs) for comparison in done]
     end_comparisons(done, documents, as_json)
 
 
-def leave_behind(place: Bench, runs: list[str], handling: Handling, as_json: bool) -> None:
+def unanswered(place: Bench, runs: list[str]) -> list[str]:
+    """Those of ``runs`` that have not ended, and for which no supervisor answers; says who answers for the others."""
+    from ..turns.queue import Queue
+
+    queue = Queue(place.record)
+    left = []
+    for run in runs:
+        state = place.row(run).state
+        if state.ended:
+            o.say(f"{run}: {state.value} already")
+        elif answering := queue.answering(run):
+            o.say(f"{run}: goes on in the turntable that waits for it (process {answering[0].pid})")
+        else:
+            left.append(run)
+    return left
+
+
+def leave_behind(place: Bench, runs: list[str], handling: Handling) -> None:
     """Start a supervisor in the background, and say where."""
     from ..jobs import detach
 
     pid, log = detach(place, runs, handling)
     o.say(f"{len(runs)} runs queued; process {pid} works on them in the background and writes to {log}")
     o.say("turntable watch shows how they are going; pause, resume and cancel work from any terminal.")
-    print_runs(place, runs, as_json)
 
 
 def print_runs(place: Bench, runs: list[str], as_json: bool) -> None:
     """The runs, on standard output."""
     if as_json:
-        from ..control import view_queue
+        from ..control import view_runs
 
-        shown = {row["id"]: row for row in view_queue(place, everything=True).runs}
-        o.print_json({"runs": [shown[run] for run in runs]})
+        o.print_json({"runs": view_runs(place, runs)})
         return
     for run in runs:
         typer.echo(run)

@@ -61,7 +61,10 @@ SeedsOption = Annotated[
     int, typer.Option("--seeds", metavar="N", help="So many runs per method, seeds 0, 1, …")
 ]
 DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="Where the runs train: cpu or cuda:<number>.")
+    str,
+    typer.Option(
+        "--device", metavar="DEVICE", help="Where the runs train: cpu, cuda (any card) or cuda:<number>."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -196,7 +199,8 @@ def verb(function: _Verb) -> _Verb:
             fail(str(disk_error(error, "or read a file")))
         except KeyboardInterrupt:
             say(
-                "Interrupted. What was finished is kept, runs are paused: the same command goes on from here."
+                "Interrupted. What was finished is kept; runs for which nobody else answers are paused: the same command "
+                "goes on from here."
             )
             raise typer.Exit(INTERRUPTED) from None
 

@@ -18,7 +18,8 @@ class Lines(Watcher):
     EVERY_S = 10.0
 
     def __init__(self) -> None:
-        self._told = self._began = self._begin = 0.0
+        self._told: dict[str, float] = {}
+        self._began: dict[str, tuple[float, float]] = {}
         self._what = ""
 
     def say(self, text: str) -> None:
@@ -34,14 +35,16 @@ class Lines(Watcher):
         self.say(text)
 
     def run_started(self, run: str, fraction: float) -> None:
-        self._told = self._began = time.monotonic()
-        self._begin = fraction
+        self._told[run] = time.monotonic()
+        self._began[run] = (time.monotonic(), fraction)
         self.say(f"{run}: begins" if fraction == 0 else f"{run}: goes on at {fraction:.0%} of its budget")
 
     def run_progress(self, run: str, fraction: float, state: dict[str, Any], info: dict[str, Any]) -> None:
-        if time.monotonic() - self._told >= self.EVERY_S:
-            self._told = time.monotonic()
-            left = time_left(self._told - self._began, self._begin, fraction)
+        now = time.monotonic()
+        if now - self._told.get(run, 0.0) >= self.EVERY_S:
+            self._told[run] = now
+            began, begin = self._began.get(run, (now, fraction))
+            left = time_left(now - began, begin, fraction)
             self.say(f"{run}: {fraction:.0%}, {describe_training(state, info)}{left}")
 
     def run_scored(self, run: str, mark: float, means: dict[str, float]) -> None:

@@ -26,6 +26,9 @@ def resume(
     place = Bench.find(bench)
     for run in runs:
         place.row(run)
+    if all(place.row(run).state.ended for run in runs):
+        do(place, runs[0])  # which says that it can't be
     for run in runs:
-        do(place, run)
+        if not place.row(run).state.ended:
+            do(place, run)
     go_on(place, runs, detach, patience, lpips_weights, as_json)

@@ -38,7 +38,7 @@ def run(
     from ..jobs import compare_capture, plan
     from ..results import capture_document
     from ._ending import end_comparisons
-    from ._going_on import leave_behind, print_runs
+    from ._going_on import leave_behind, print_runs, unanswered
     from ._progress import watching
 
     terms = o.terms(policy, quantum, priority, after, memory)
@@ -46,12 +46,10 @@ def run(
     place = Bench.find(bench)
     if detach:
         folders = plan(place, place.capture(capture), request)
-        left = [folder.id for folder in folders if not place.row(folder.id).state.ended]
-        if left:
-            leave_behind(place, left, request.handling, as_json)
-        else:
-            o.say("Every one of them has been answered already (--fresh asks again).")
-            print_runs(place, [folder.id for folder in folders], as_json)
+        runs = [folder.id for folder in folders]
+        if left := unanswered(place, runs):
+            leave_behind(place, left, request.handling)
+        print_runs(place, runs, as_json)
         return
     with watching() as watcher:
         done = compare_capture(place, place.capture(capture), request, watcher)

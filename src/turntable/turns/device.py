@@ -67,6 +67,18 @@ def card_sizes() -> list[tuple[str, int]]:
     return found
 
 
+@lru_cache(maxsize=1)
+def _card_memory(second: int) -> dict[str, int]:
+    from .cuda import cards
+
+    return {f"cuda:{card.index}": card.free_bytes for card in cards()}
+
+
+def free_card_bytes() -> dict[str, int]:
+    """By card, how many bytes of its memory are free; at most a second old, since the driver is asked often."""
+    return _card_memory(int(time.monotonic()))
+
+
 def fitting(wish: str) -> list[str]:
     """The names of this machine's devices that a wish allows."""
     return [device.name for device in devices() if wish in (device.name, device.name.partition(":")[0])]

@@ -62,7 +62,7 @@ class Family:
         """The family of a worker, which may have ended.
 
         Args:
-            leader: the worker's process id, which is its process group's and its session's too.
+            leader: the worker's process id, which is its process group's and its session's too; -1 where it isn't known.
             mark: the value of :data:`MARK` in the worker's environment.
             started: when the worker was started, in seconds since the epoch. A process that was created later, and
                 doesn't carry the mark, is a stranger who came by the leader's number: it is left alone, and its group

@@ -14,6 +14,7 @@ Everything here is plain data: nothing is started, stopped or looked up.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ class Waiting:
         quantum_s: how long it may hold a device while others wait; None: to its end.
         after: the id of the run that must have ended first, if that hasn't.
         served_on: the devices on which a supervisor lives that may work on it; None: all.
+        fault: why nobody can work on it, in words, or None.
         kept_on: the device for which its process is kept in memory, if it can't leave it without a loss; else None.
         pausable: False where no way of pausing it works on this machine: it runs to its end.
     """
@@ -53,6 +55,7 @@ class Waiting:
     quantum_s: float | None = None
     after: str | None = None
     served_on: frozenset[str] | None = None
+    fault: str | None = None
     kept_on: str | None = None
     pausable: bool = True
 
@@ -108,13 +111,20 @@ def aged(run: Waiting, now: float) -> int:
     return run.priority + int(max(0.0, now - run.since) / AGE_S)
 
 
+def wants(run: Waiting, device: Device) -> bool:
+    """Whether ``device`` is one that ``run`` was asked to use."""
+    return run.wants in (device.name, device.name.partition(":")[0])
+
+
 def why_not(run: Waiting, device: Device) -> str | None:
     """Why ``run`` can't have its next turn on ``device`` even if nobody else wants it, in words; None if it can."""
+    if run.fault is not None:
+        return run.fault
     if run.after is not None:
         return f"waits for {run.after} to end"
     if run.served_on is not None and not run.served_on:
         return "nobody works on it: its supervisor is gone; turntable resume goes on with it"
-    if run.wants != device.name and run.wants != device.name.partition(":")[0]:
+    if not wants(run, device):
         return f"wants {run.wants}"
     if run.served_on is not None and device.name not in run.served_on:
         return f"nobody gives turns on {device.name}"
@@ -138,24 +148,26 @@ def decide(waiting: Sequence[Waiting], devices: Sequence[Device], now: float) ->
     """
     decisions: list[Start | End] = []
     left = sorted(waiting, key=lambda run: (-aged(run, now), run.place))
-    fits = {run.run: [device for device in devices if why_not(run, device) is None] for run in left}
+    fits = {run.run: [device.name for device in devices if why_not(run, device) is None] for run in left}
+    takers = Counter(name for names in fits.values() for name in names)
     # Free devices first: a holder isn't asked to make room for somebody who finds room elsewhere.
-    free = [device for device in devices if device.turn is None]
+    free = {device.name for device in devices if device.turn is None}
     for run in list(left):
-        places = [device for device in fits[run.run] if device in free]
-        if places:
-            # The one that fewest others could use: they may need what it doesn't.
-            others = [fits[other.run] for other in left if other is not run]
-            best = min(places, key=lambda device: sum(device in other for other in others))
-            decisions.append(Start(run.run, best.name, aged(run, now)))
+        if not free:
+            break
+        if places := [name for name in fits[run.run] if name in free]:
+            # The one that fewest could use: they may need what this run doesn't.
+            best = min(places, key=lambda name: takers[name])
+            decisions.append(Start(run.run, best, aged(run, now)))
             free.remove(best)
             left.remove(run)
+            takers.subtract(fits[run.run])
     # Then the lowest priority, and whoever has held for longest: while a turn is being ended it stays the one, and no
     # second one is.
     held = [(device, device.turn) for device in devices if device.turn is not None]
     for device, turn in sorted(held, key=lambda pair: (pair[1].priority, -pair[1].held_s)):
         # Not the first in line alone: one that has aged may have to wait where one of a higher priority need not.
-        for run in [run for run in left if device in fits[run.run]]:
+        for run in [run for run in left if device.name in fits[run.run]]:
             if (why := _why_end(turn, run, now)) is not None:
                 decisions.append(End(turn.run.run, device.name, why))
                 left.remove(run)

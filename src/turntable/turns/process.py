@@ -75,7 +75,8 @@ class RunProcess:
         self.process = subprocess.Popen(
             words,
             cwd=cwd or folder,
-            env={**os.environ, **environment, MARK: str(folder)},
+            # Cards are counted as the driver counts them, not fastest first: as the locks of devices are.
+            env={**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **environment, MARK: str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -247,17 +248,21 @@ def printable(cause: str) -> str:
     return line if len(line) <= LONGEST_CAUSE else line[:LONGEST_CAUSE] + " …"
 
 
+NOBODY = -1
+"""No process's number. (0 is one: the session of those that were started outside of this container.)"""
+
+
 def kill_leftovers(folder: RunFolder) -> None:
     """Kill what a killed supervisor's worker left behind: its children, which it couldn't take with it."""
-    leader, started = 0, 0.0
+    # Nobody's number, if the supervisor was killed before it wrote down its worker's: the mark and the group know it too.
+    leader, started = NOBODY, None
     for event in folder.events():
         if event.get("type") == "worker":
             leader, started = event["pid"], event["time"]
-    if leader:
-        cgroup = Cgroup.create(cgroup_name(folder.path))
-        Family(leader, str(folder.path), started, cgroup).kill(0)
-        if cgroup is not None:
-            cgroup.remove()
+    cgroup = Cgroup.create(cgroup_name(folder.path))
+    Family(leader, str(folder.path), started, cgroup).kill(0)
+    if cgroup is not None:
+        cgroup.remove()
 
 
 def cgroup_name(folder: Path) -> str:

@@ -6,23 +6,27 @@ begins again. Its renderings are scored once, at its end. Its device seconds are
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from ..errors import TurntableError
 from .cuda import CannotRestore
 from .pause import CannotPause, Pause
-from .process import LAUNCH, RunProcess, WorkerFailed
+from .process import LAUNCH, RunProcess, WorkerFailed, printable
 from .supervisor import Grant, Stop, Supervisor, TurnOver, recover_scores
 
 POLL_S = 0.05
 LOOK_EVERY_S = 0.5
 """How often its processes are looked for: their memory, and whether they do anything."""
 
-VAIN_THAWS = 20
-"""So many turns in which a card had no room for what it had held before; its user should know by then."""
+LONGEST_VAIN_S = 3600.0
+"""For so long a card may have no room for what it had held before; whoever has that memory doesn't seem to give it back."""
+
+VAIN_PAUSE_S = 1.0
 
 TRAIN, RENDER, DONE = "train", "render", "done"
 
@@ -34,7 +38,7 @@ class ProgramRun(Supervisor):
     _pause: Pause | None = None
     _stage = TRAIN
     _frozen = False
-    _vain = 0
+    _vain_since: float | None = None
 
     @property
     def kept(self) -> bool:
@@ -69,7 +73,10 @@ class ProgramRun(Supervisor):
         self._state["finished"] = True
         self._fraction = 1.0
         self.watcher.run_doing(self.folder.id, "scoring", 0, 0)
-        views = self.task.collect(self.folder.path, self.method.command.views, self._out)
+        try:
+            views = self.task.collect(self.folder.path, self.method.command.views, self._out)
+        except TurntableError as error:  # what it left isn't what it was asked for
+            raise WorkerFailed(printable(str(error))) from error
         self.folder.append_event("rendered", mark=1.0, views=views, seconds=None)
         self._score(1.0)
 
@@ -79,12 +86,15 @@ class ProgramRun(Supervisor):
         try:
             self._pause.resume()
         except CannotRestore as error:
-            self._vain += 1
-            self.watcher.note(f"{self.folder.id} can't go on yet: {error}")
-            if self._vain >= VAIN_THAWS:
+            now = time.monotonic()
+            if self._vain_since is None:
+                self._vain_since = now
+                self.watcher.note(f"{self.folder.id} can't go on yet: {error}")
+            if now - self._vain_since > LONGEST_VAIN_S:
                 raise WorkerFailed(f"can't go on after a pause: {error}") from error
+            time.sleep(VAIN_PAUSE_S)
             raise TurnOver(Stop.QUANTUM) from error
-        self._frozen, self._vain = False, 0
+        self._frozen, self._vain_since = False, None
 
     def _begin(self) -> None:
         """Find out what is done already: a program that was killed begins again, but not one that had trained to its end."""
@@ -111,12 +121,15 @@ class ProgramRun(Supervisor):
         command = self.method.command
         template = command.train if stage == TRAIN else command.render
         assert template is not None
-        words = command.words(template, self._values(grant))
+        try:
+            words = command.words(template, self._values(grant))
+        except TurntableError as error:
+            raise WorkerFailed(printable(str(error))) from error
         if shutil.which(words[0], path=None) is None and not (self.method.folder / words[0]).exists():
             raise WorkerFailed(f"there is no program {words[0]!r} to {stage} with")
         with self.folder.log_path.open("ab") as log:
             self._process = RunProcess(
-                [sys.executable, str(LAUNCH), *words],
+                [sys.executable, str(LAUNCH), str(os.getpid()), *words],
                 self.folder.path,
                 log,
                 (self._worker_lock.fileno(), grant.device_lock),

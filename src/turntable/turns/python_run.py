@@ -155,7 +155,9 @@ class PythonRun(Supervisor):
         try:
             # The state is empty while the method isn't there yet: nothing to save.
             if self._worker is not None and self._state:
-                with contextlib.suppress(WorkerFailed, KeyboardInterrupt, TurnOver):
+                # A method that hangs or can't save has failed, if it isn't us who are in a hurry.
+                hurried = (WorkerFailed,) if stop is Stop.INTERRUPT else ()
+                with contextlib.suppress(KeyboardInterrupt, TurnOver, *hurried):
                     self._save_at_once(self._worker, stop)
                     parked = keep and stop in (Stop.QUANTUM, Stop.PRIORITY)
                     if parked:

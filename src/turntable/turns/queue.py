@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..record import Record, State
+from ..record import Record, State, Terms
 from .identity import Who, alive
 from .policy import Turn, Waiting
 
@@ -56,6 +56,7 @@ class Entry:
     need_bytes: int
     owner: int | None
     kept_on: str | None
+    fault: str | None
     own_only: int
     pausing: str | None
     pausable: int
@@ -121,6 +122,7 @@ class Snapshot:
             after=entry.after if entry.after in self.entries else None,
             served_on=self._served_on(entry),
             kept_on=entry.kept_on,
+            fault=entry.fault,
             pausable=bool(entry.pausable),
         )
 
@@ -232,20 +234,22 @@ class Queue:
 
     def enter(self, who: Who, runs: Iterable[str], on: Iterable[str], detached: bool) -> None:
         """Write down that we give turns on the devices ``on``, and answer for ``runs``; what the dead had written goes."""
-        live = {row.who for row in self.supervisors()}
         with self._record.writing() as db:
             for row in db.execute("SELECT boot, pid, started FROM supervisors").fetchall():
-                if _who(row) not in live:
+                # Looked at inside of the transaction: one that has come since would seem dead.
+                if alive(_who(row)) is False:
                     for table in ("supervisors", "wanted"):
                         db.execute(f"DELETE FROM {table} WHERE {_IS_WHO}", _values(_who(row)))
             db.execute(
                 "INSERT OR REPLACE INTO supervisors VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (who.pid, who.started, who.boot, os.getuid(), detached, " ".join(on), time.monotonic()),
             )
-            db.executemany(
-                "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, ?)",
-                [(who.boot, who.pid, who.started, run) for run in runs],
-            )
+            for run in runs:
+                db.execute(
+                    "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, ?)", (who.boot, who.pid, who.started, run)
+                )
+                # What was wrong with it may have been mended: it is tried again.
+                db.execute("UPDATE queue SET fault = NULL WHERE run = ?", (run,))
 
     def leave(self, who: Who) -> None:
         """Write down that we no longer work."""
@@ -272,6 +276,11 @@ class Queue:
         with self._record.writing() as db:
             db.execute("UPDATE queue SET wish = ? WHERE run = ?", (wish, run))
 
+    def ask_to_release(self, run: str) -> None:
+        """Ask whoever keeps a run's process to let it go, unless something else is wished of it."""
+        with self._record.writing() as db:
+            db.execute("UPDATE queue SET wish = ? WHERE run = ? AND wish IS NULL", (RELEASE, run))
+
     def take_back(self, run: str, wish: str) -> None:
         """Take a wish back, since it has been granted or isn't wished any more; another that took its place stays."""
         with self._record.writing() as db:
@@ -282,7 +291,26 @@ class Queue:
         rows = self._record.read("SELECT wish FROM queue WHERE run = ?", (run,))
         return rows[0]["wish"] if rows else None
 
-    def note_pausing(self, run: str, text: str, pausable: bool) -> None:
+    def note_fault(self, run: str, text: str) -> None:
+        """Note why nobody can work on a run: all supervisors pass it over, until somebody asks for it again."""
+        with self._record.writing() as db:
+            db.execute("UPDATE queue SET fault = ? WHERE run = ?", (text, run))
+
+    def adopt(self, run: str, owner: int) -> None:
+        """Make a run another user's: its supervisors work on it from now on."""
+        with self._record.writing() as db:
+            db.execute("UPDATE queue SET owner = ? WHERE run = ?", (owner, run))
+
+    def set_terms(self, run: str, terms: Terms) -> None:
+        """Change on what terms a run takes its turns."""
+        with self._record.writing() as db:
+            db.execute(
+                "UPDATE queue SET priority = ?, quantum_s = ?, after = ?, need_bytes = max(need_bytes, ?)"
+                " WHERE run = ?",
+                (terms.priority, terms.quantum_s, terms.after, terms.need_bytes, run),
+            )
+
+    def note_pausing(self, run: str, text: str | None, pausable: bool) -> None:
         """Note how a run was paused, or why it can't be."""
         with self._record.writing() as db:
             db.execute("UPDATE queue SET pausing = ?, pausable = ? WHERE run = ?", (text, int(pausable), run))
@@ -305,10 +333,25 @@ class Queue:
         )
         return rows[0][0] or 0
 
-    def set_need(self, run: str, need_bytes: int) -> None:
-        """Note how much memory a run needs."""
-        with self._record.writing() as db:
-            db.execute("UPDATE queue SET need_bytes = ? WHERE run = ?", (need_bytes, run))
+    def learn(self, run: str, most_bytes: int) -> None:
+        """Give a run, and those of its kind that wait and whose need isn't known, the need of earlier ones.
+
+        Args:
+            run: one that was just queued, or has just ended.
+            most_bytes: what no need may be above: a run that has fitted once fits again, whatever was counted twice then.
+        """
+        row = self._record.run(run)
+        if row is None:
+            return
+        for wants in ("cpu", "cuda"):
+            need = min(self.learned_need(row.method, row.capture, row.capture_hash, wants), most_bytes)
+            if need:
+                with self._record.writing() as db:
+                    db.execute(
+                        "UPDATE queue SET need_bytes = ? WHERE need_bytes = 0 AND wants LIKE ? AND run IN"
+                        " (SELECT id FROM runs WHERE capture = ? AND capture_hash = ? AND method = ?)",
+                        (need, f"{wants}%", row.capture, row.capture_hash, row.method),
+                    )
 
 
 _IS_WHO = "boot = ? AND pid = ? AND started = ?"

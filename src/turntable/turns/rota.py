@@ -23,8 +23,8 @@ from ..errors import TurntableError
 from ..record import Record, State
 from ..run import RunFolder, settle
 from . import policy
-from .cuda import cards, gpu_processes
-from .device import LOOK_EVERY_S, DeviceLock, Holder, devices, fitting, is_held
+from .cuda import gpu_processes
+from .device import LOOK_EVERY_S, DeviceLock, Holder, devices, fitting, free_card_bytes, is_held
 from .identity import alive, me
 from .process import kill_leftovers
 from .queue import CANCEL, GIVEN_UP, HEARTBEAT_S, PAUSE, RELEASE, RESUME, Entry, Queue, Snapshot
@@ -49,7 +49,7 @@ up with every lease expired."""
 WEIGH_EVERY_S = 2.0
 
 LONG_REFUSED = 100
-"""Half a minute of asking for a run's process that its keeper neither gives a turn nor lets go."""
+"""A minute or more of asking for a run's process that its keeper neither gives a turn nor lets go."""
 
 
 class Rota:
@@ -68,7 +68,7 @@ class Rota:
             bench: the bench's folder.
             open_record: gives a connection to its record; called once in every thread.
             prepare: makes the supervisor of a run; raises CannotGoOn where that run can't be worked on.
-            watcher: told how it goes, from several threads.
+            watcher: told how it goes, from several threads (see Guarded).
         """
         self.bench = bench
         self.open_record = open_record
@@ -76,7 +76,7 @@ class Rota:
         self.watcher = watcher
         self.who = me()
         self.faults: dict[str, str] = {}
-        """Why a run can't be worked on, by run."""
+        """Why a run that was wanted can't be worked on, by run."""
         self.wanted: frozenset[str] = frozenset()
         """The runs that this process answers for."""
         self.stopping: Stop | None = None
@@ -99,6 +99,7 @@ class Rota:
         self._forget_keepers(queue, entries, wanted)
         queue.enter(self.who, wanted, names, detached)
         threads = [threading.Thread(target=self._serve, args=(name,), daemon=True) for name in names]
+        threads.append(threading.Thread(target=self._beat, daemon=True))
         try:
             try:
                 for thread in threads:
@@ -125,18 +126,16 @@ class Rota:
                 queue.note_kept(run, None)
 
     def _attend(self, queue: Queue, wanted: Sequence[str]) -> None:
-        """Say that we live, and wait for the wanted runs to end."""
-        beaten = time.monotonic()
+        """Wait for the wanted runs to end."""
         onlooker = Onlooker(self.watcher)
         while not self._errors:
-            entries = queue.snapshot().entries
-            left = [entries[run] for run in wanted if run in entries and run not in self.faults]
+            snapshot = queue.snapshot()
+            there = [snapshot.entries[run] for run in wanted if run in snapshot.entries]
+            self.faults = {entry.run: entry.fault for entry in there if entry.fault is not None}
+            left = [entry for entry in there if entry.fault is None]
             if not left:
                 return
-            onlooker.look([entry for entry in left if entry.run not in self.own])
-            if time.monotonic() - beaten > HEARTBEAT_S:
-                beaten = time.monotonic()
-                queue.beat(self.who)
+            onlooker.look(snapshot, [entry for entry in left if entry.run not in self.own])
             time.sleep(LOOK_EVERY_S)
 
     def _end_threads(self, threads: Sequence[threading.Thread]) -> None:
@@ -148,6 +147,21 @@ class Rota:
                     thread.join(LOOK_EVERY_S)
             except KeyboardInterrupt:
                 self.stopping = Stop.KILL
+
+    def _beat(self) -> None:
+        """Say that we live, in a thread that nothing else holds up."""
+        try:
+            record = self.open_record()
+            queue = Queue(record)
+            beaten = time.monotonic()
+            while self.stopping is None:
+                if time.monotonic() - beaten > HEARTBEAT_S:
+                    beaten = time.monotonic()
+                    queue.beat(self.who)
+                time.sleep(LOOK_EVERY_S)
+            record.close()
+        except BaseException as error:  # noqa: BLE001  # the main thread raises it
+            self._errors.append(error)
 
     def _serve(self, name: str) -> None:
         """Give turns on one device until the process is to end."""
@@ -222,15 +236,11 @@ class DeviceServer:
 
     def _decide(self, snapshot: Snapshot) -> policy.Start | None:
         """Whose turn it would be on our device if it were free."""
-        waits = [
-            replace(run, need_bytes=0) if run.run in self.kept else run
-            for run in snapshot.waits()
-            if run.run not in self.rota.faults
-        ]
+        waits = [replace(run, need_bytes=0) if run.run in self.kept else run for run in snapshot.waits()]
         if not waits:
             return None
         known = [
-            replace(device, free_bytes=self._free_bytes())
+            replace(device, free_bytes=self._free_bytes(device.name))
             if device.name == self.name
             else self._with_turn(device, snapshot)
             for device in devices()
@@ -244,16 +254,16 @@ class DeviceServer:
         turn = snapshot.turn(device.name)
         if turn is None and device.name != self.name and is_held(device.name):  # by another bench
             turn = policy.Turn(policy.Waiting("", 0, 0.0, pausable=False), 0.0, 0)
-        return replace(device, turn=turn)
+        return replace(device, turn=turn, free_bytes=None if turn else self._free_bytes(device.name))
 
     def _is_for_us(self, entry: Entry) -> bool:
         """Whether we may work on a run: not on another user's, nor on one that isn't ours and would be lost with us."""
         return entry.owner in (None, os.getuid()) and (not entry.own_only or entry.run in self.rota.wanted)
 
-    def _free_bytes(self) -> int | None:
-        """What a run that begins now can have of our device's memory; what is kept for others can be given back."""
-        if self.name != "cpu":
-            return next((card.free_bytes for card in cards() if f"cuda:{card.index}" == self.name), None)
+    def _free_bytes(self, name: str) -> int | None:
+        """What a run that begins now can have of a device's memory; what is kept for others can be given back."""
+        if name != "cpu":
+            return free_card_bytes().get(name)
         kept = sum(supervisor.expendable_bytes() for supervisor in self.kept.values())
         return psutil.virtual_memory().available + kept
 
@@ -270,16 +280,22 @@ class DeviceServer:
             supervisor = self.kept.pop(run, None) or self.rota.prepare(self.record, run)
         except RunBusy:
             return self._refuse(run)
-        except CannotGoOn as error:
-            self.rota.faults[run] = str(error)
-            self.rota.watcher.note(str(error))
-            return False
+        except (
+            TurntableError,
+            OSError,
+        ) as error:  # its method has changed, its capture is gone, its folder isn't ours
+            return self._pass_over(run, str(error))
         self._refused.pop(run, None)
         # Seen again with the run's own lock in hand: on another device it may have had its turn, or its user a wish.
         entry = self.queue.snapshot().entries.get(run)
         if entry is None or entry.state is State.PAUSED or entry.wish not in (None, RELEASE):
-            supervisor.close()
+            if supervisor.kept:
+                self.kept[run] = supervisor  # what is wished of it is done at the next look
+            else:
+                supervisor.close()
             return False
+        if not supervisor.kept:
+            self.queue.note_pausing(run, None, True)
         if entry.wish == RELEASE:
             self.queue.take_back(run, RELEASE)
         if entry.kept_on is not None:
@@ -306,6 +322,10 @@ class DeviceServer:
                 self.kept[run] = supervisor
                 if not supervisor.expendable:
                     self.queue.note_kept(run, self.name)
+            if state is State.DONE:
+                self.queue.learn(run, device.memory_bytes or 0)
+        except CannotGoOn as error:
+            return self._pass_over(run, str(error))
         finally:
             if run not in self.kept:
                 supervisor.close()
@@ -317,10 +337,19 @@ class DeviceServer:
         """Another supervisor keeps the run's process. It may have its device free before ours; if not, it lets it go."""
         self._refused[run] = self._refused.get(run, 0) + 1
         if self._refused[run] > LONG_REFUSED:
-            self.rota.faults[run] = f"Run {run} is being worked on by another turntable; wait for that one."
+            self._refused.pop(run)
+            self._pass_over(run, f"Run {run} is being worked on by another turntable; wait for that one.")
         elif self._refused[run] % 2 == 0:
-            self.queue.wish(run, RELEASE)
+            self.queue.ask_to_release(run)
         self.lock.let_others_in()
+        return False
+
+    def _pass_over(self, run: str, why: str) -> bool:
+        """Nobody can work on a run: say so where all supervisors see it, and go on with the others."""
+        self.queue.note_fault(run, why)
+        self.rota.watcher.note(
+            f"{why} (Until that is mended, {run} is passed over; turntable cancel {run} ends it.)"
+        )
         return False
 
     def _stop(self, supervisor: Supervisor, run: str, began: float) -> Stop | None:
@@ -374,8 +403,9 @@ class DeviceServer:
                 self.queue.take_back(run, PAUSE)
                 if not supervisor.kept:
                     self._let_go(run)
-            elif entry.wish == RESUME and entry.state is State.PAUSED:
-                supervisor.settle(State.QUEUED, RESUME)
+            elif entry.wish == RESUME:  # or somebody else has resumed it already
+                if entry.state is State.PAUSED:
+                    supervisor.settle(State.QUEUED, RESUME)
                 self.queue.take_back(run, RESUME)
             elif supervisor.expendable and (entry.wish == RELEASE or not self._may_keep()):
                 self._let_go(run)
@@ -426,6 +456,8 @@ class DeviceServer:
         left = [Path(holder.bench) / "runs" / holder.run]
         if holder.bench == str(self.rota.bench):
             left += [self.rota.bench / "runs" / run for run in snapshot.entries]
+        else:  # whichever run of that bench it kept: its queue isn't ours to read
+            left += [path.parent for path in Path(holder.bench).glob("runs/*/lock")]
         for path in left:
             folder = RunFolder(path)
             with contextlib.suppress(OSError):
@@ -450,8 +482,9 @@ class Onlooker:
         self._watcher = watcher
         self._looked = 0.0
         self._seen: dict[str, State] = {}
+        self._said: dict[str, str] = {}
 
-    def look(self, entries: Sequence[Entry]) -> None:
+    def look(self, snapshot: Snapshot, entries: Sequence[Entry]) -> None:
         """Look at the runs that somebody else has, or nobody."""
         if time.monotonic() - self._looked < self.EVERY_S:
             return
@@ -466,7 +499,18 @@ class Onlooker:
                 if before is not State.RUNNING:
                     self._watcher.run_started(entry.run, entry.fraction)
                 self._watcher.run_progress(entry.run, entry.fraction, {"steps": entry.steps}, {})
+            elif entry.state is State.QUEUED:
+                self._say_why(snapshot, entry)
             self._seen[entry.run] = entry.state
+
+    def _say_why(self, snapshot: Snapshot, entry: Entry) -> None:
+        """Say once why a run waits that could have no device even if all were free."""
+        run = snapshot.waiting(entry)
+        reasons = [policy.why_not(run, device) for device in devices() if policy.wants(run, device)]
+        why = None if None in reasons else (reasons or [f"this machine has no {entry.wants}"])[0]
+        if why is not None and self._said.get(entry.run) != why:
+            self._said[entry.run] = why
+            self._watcher.note(f"{entry.run} waits: {why}")
 
 
 def pause_abandoned(bench: Path, record: Record, queue: Queue, runs: Sequence[str]) -> None:

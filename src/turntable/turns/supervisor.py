@@ -230,6 +230,12 @@ class Supervisor:
                     return self._stopped(over.stop)
                 self.end_process()
                 return self._end(State.DONE)
+        except CannotGoOn:
+            self.end_process()
+            raise
+        except TurntableError as error:  # of this run: a picture was damaged, a file is gone
+            self.end_process()
+            raise CannotGoOn(f"Run {self.folder.id} can't go on: {error}") from error
         except OSError as error:  # of this machine, not of the method: the run can go on from its checkpoint
             self.end_process()
             raise disk_error(error, f"run {self.folder.id}; it can go on once that is mended") from error

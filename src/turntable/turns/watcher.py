@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import Any
 
 
@@ -31,3 +33,42 @@ class Watcher:
 
     def run_ended(self, run: str, state: str, cause: str | None) -> None:
         """A run is done, failed or cancelled."""
+
+
+class Guarded(Watcher):
+    """Passes everything on to another watcher, from any thread, one call at a time.
+
+    A watcher that can't write any more (its terminal was closed, nobody reads its pipe) is no reason to stop working.
+    """
+
+    def __init__(self, inner: Watcher) -> None:
+        self._inner = inner
+        self._lock = threading.Lock()
+
+    def _tell(self, what: str, *arguments: Any) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            getattr(self._inner, what)(*arguments)
+
+    def capture_progress(self, what: str, done: int, total: int) -> None:
+        self._tell("capture_progress", what, done, total)
+
+    def note(self, text: str) -> None:
+        self._tell("note", text)
+
+    def run_started(self, run: str, fraction: float) -> None:
+        self._tell("run_started", run, fraction)
+
+    def run_progress(self, run: str, fraction: float, state: dict[str, Any], info: dict[str, Any]) -> None:
+        self._tell("run_progress", run, fraction, state, info)
+
+    def run_doing(self, run: str, what: str, done: int, total: int) -> None:
+        self._tell("run_doing", run, what, done, total)
+
+    def run_scored(self, run: str, mark: float, means: dict[str, float]) -> None:
+        self._tell("run_scored", run, mark, means)
+
+    def run_stopped(self, run: str, why: str, how: str) -> None:
+        self._tell("run_stopped", run, why, how)
+
+    def run_ended(self, run: str, state: str, cause: str | None) -> None:
+        self._tell("run_ended", run, state, cause)

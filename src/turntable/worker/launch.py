@@ -1,4 +1,4 @@
-"""``python …/launch.py PROGRAM ARGUMENT…``: becomes that program, which dies with the supervisor.
+"""``python …/launch.py PARENT PROGRAM ARGUMENT…``: becomes that program, which dies with the supervisor PARENT.
 
 For programs that know nothing of Turntable; our own workers ask for the same themselves.
 """
@@ -10,21 +10,23 @@ import signal
 import sys
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Ask the Linux kernel to kill this process when its supervisor dies, however that happens; it outlasts an exec.
 
     Elsewhere a worker notices at its next message or step that the socket has closed.
+
+    Args:
+        parent: the supervisor's process id. If ours is another by now, it is dead already.
     """
     if not sys.platform.startswith("linux"):
         return
     import ctypes
 
-    parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
     if os.getppid() != parent:  # it died before we could ask
         os._exit(1)
 
 
 if __name__ == "__main__":
-    die_with_parent()
-    os.execvp(sys.argv[1], sys.argv[1:])
+    die_with_parent(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])

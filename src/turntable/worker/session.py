@@ -247,7 +247,7 @@ def peak_memory_bytes() -> int:
 
 def serve(descriptor: int) -> int:
     """Run a session over the socket ``descriptor``; the exit status of the worker."""
-    die_with_parent()
+    die_with_parent(os.getppid())  # one that is dead already has closed the socket
     channel = protocol.Channel(socket.socket(fileno=descriptor))
     session = Session(channel)
     try:

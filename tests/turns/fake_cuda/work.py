@@ -33,8 +33,12 @@ if sys.argv[2] == "plan":
         device="cuda",
         **given,
     )
-    print(json.dumps([folder.id for folder in plan(bench, bench.capture("small"), request)]))
+    sys.stdout.write(
+        json.dumps([folder.id for folder in plan(bench, bench.capture("small"), request)]) + "\n"
+    )
 elif sys.argv[2] == "work":
     work(bench, [bench.run_folder(run) for run in given], Handling(), Watcher())
 else:
-    print(json.dumps({**control.view_queue(bench).document(), "on_card": cuda.gpu_processes(0)}))
+    sys.stdout.write(
+        json.dumps({**control.view_queue(bench).document(), "on_card": cuda.gpu_processes(0)}) + "\n"
+    )
