@@ -17,7 +17,7 @@ from .errors import TurntableError
 from .record import RunRow, State
 from .run import Asked, RunFolder
 from .turns import policy
-from .turns.device import Holder, devices, fitting, is_held, processor
+from .turns.device import Holder, devices, fitting, free_card_bytes, is_held, processor
 from .turns.queue import CANCEL, PAUSE, RESUME, Queue, Snapshot
 from .turns.wishes import BECOMES, grant
 
@@ -202,16 +202,31 @@ def _reasons(snapshot: Snapshot) -> dict[str, str]:
     waits = snapshot.waits()
     cards = any(run.wants.startswith("cuda") for run in waits)
     known = devices() if cards else (processor(),)  # asking for cards takes a second where there are some
+    known = [replace(device, free_bytes=_free_bytes(device, waits)) for device in known]
     now = time.time()
     line = sorted(waits, key=lambda run: (-policy.aged(run, now), run.place))
     reasons = {}
-    for place, run in enumerate(line, 1):
+    place = 0
+    for run in line:
         wanted = [policy.why_not(run, device) for device in known if policy.wants(run, device)]
         if None in wanted:
+            place += 1
             reasons[run.run] = f"number {place} in line" if len(line) > 1 else "next in line"
         else:
             reasons[run.run] = wanted[0] if wanted and wanted[0] else f"this machine has no {run.wants}"
     return reasons
+
+
+def _free_bytes(device: policy.Device, waits: Sequence[policy.Waiting]) -> int | None:
+    """What is free of a device's memory, if a run waits that needs so much of it that it may matter."""
+    total = device.memory_bytes or 0
+    if not any(run.need_bytes > total / 4 for run in waits):
+        return None
+    if device.name != "cpu":
+        return free_card_bytes().get(device.name)
+    import psutil  # takes a while
+
+    return psutil.virtual_memory().available
 
 
 def _run(row: RunRow, snapshot: Snapshot, reasons: dict[str, str]) -> dict[str, Any]:
@@ -237,5 +252,6 @@ def _run(row: RunRow, snapshot: Snapshot, reasons: dict[str, str]) -> dict[str, 
         "wish": entry.wish if entry else None,
         "waits": reasons.get(row.id) or (entry.fault if entry else None),
         "pausable": bool(entry.pausable) if entry else None,
-        "pausing": entry.pausing if entry else None,
+        # What a process that has ended had kept in memory is gone with it.
+        "pausing": entry.pausing if entry and snapshot.supervisors else None,
     }

@@ -92,11 +92,32 @@ def test_a_detached_run_outlives_its_terminal_and_is_paused_resumed_and_watched_
         time.sleep(0.1)
 
 
-def test_a_closed_terminal_pauses_what_it_was_working_on(typed: Typed) -> None:
+@pytest.mark.parametrize("gap_s", [None, 0.0, 0.02, 0.1])
+def test_a_closed_terminal_pauses_what_it_was_working_on(typed: Typed, gap_s: float | None) -> None:
+    """The shell and the kernel may both tell of it, one right after the other."""
     working = typed.start(*SLOW, "--budget", "1000steps")
-    typed.until("running", "small-colour-1")
+    deadline = time.monotonic() + 60
+    while not any(run["steps"] for run in typed.json("status")["runs"]):
+        assert time.monotonic() < deadline
     working.send_signal(signal.SIGHUP)
-    assert working.wait(60) == 130
+    if gap_s is not None:
+        time.sleep(gap_s)
+        working.send_signal(signal.SIGHUP)
+    assert working.wait(60) in (130, -signal.SIGHUP)  # the latter if the second came when all was done
+    (run,) = typed.json("status")["runs"]
+    assert (run["state"], run["pausing"]) == ("paused", None)
+    events = Bench(typed.bench).run_folder("small-colour-1").events()
+    assert "saved and exited" in [event.get("how") for event in events]
+
+
+def test_a_second_ctrl_c_doesnt_wait_for_the_step(typed: Typed) -> None:
+    working = typed.start("run", "small", "-m", "colour", "--set", "mode=hang", "--budget", "100steps")
+    typed.until("running", "small-colour-1")
+    time.sleep(1.0)  # in the step that never ends
+    working.send_signal(signal.SIGINT)
+    time.sleep(1.5)
+    working.send_signal(signal.SIGINT)
+    assert working.wait(20) == 130
     assert typed.states() == {"small-colour-1": "paused"}
 
 

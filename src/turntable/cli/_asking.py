@@ -27,8 +27,9 @@ def ask(
     from ..control import view_runs
 
     place = Bench.find(bench)
-    for run in runs:
-        place.row(run)
+    ended = [run for run in runs if place.row(run).state.ended]
+    if ended:
+        do(place, ended[0])  # which says that it can't be, before anything is asked of the others
     rows = [do(place, run) for run in runs]
     if as_json:
         o.print_json({"runs": view_runs(place, runs)})

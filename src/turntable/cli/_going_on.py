@@ -62,7 +62,8 @@ def leave_behind(place: Bench, runs: list[str], handling: Handling) -> None:
     from ..jobs import detach
 
     pid, log = detach(place, runs, handling)
-    o.say(f"{len(runs)} runs queued; process {pid} works on them in the background and writes to {log}")
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    o.say(f"{count} queued; process {pid} works on it in the background and writes to {log}")
     o.say("turntable watch shows how they are going; pause, resume and cancel work from any terminal.")
 
 

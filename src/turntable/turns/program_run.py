@@ -201,7 +201,7 @@ class ProgramRun(Supervisor):
         try:
             self.how = self._pause.pause()
         except CannotPause as error:
-            self.how = f"{error}; it runs to its end"
+            self.how = f"{str(error).rstrip('.')}; it runs to its end"
             return False
         self._frozen = True
         return True

@@ -13,9 +13,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -47,6 +48,9 @@ SEEN_STILL_S = 10.0
 up with every lease expired."""
 
 WEIGH_EVERY_S = 2.0
+
+TWICE_S = 1.0
+"""A second signal that comes sooner than this is the first one's echo."""
 
 LONG_REFUSED = 100
 """A minute or more of asking for a run's process that its keeper neither gives a turn nor lets go."""
@@ -81,6 +85,8 @@ class Rota:
         """The runs that this process answers for."""
         self.stopping: Stop | None = None
         self._errors: list[BaseException] = []
+        self._signals: list[float] = []
+        """When somebody wanted us to end, by the monotonic clock."""
         self.own: set[str] = set()
         """The runs that have a turn by us, or are kept by us."""
 
@@ -100,21 +106,51 @@ class Rota:
         queue.enter(self.who, wanted, names, detached)
         threads = [threading.Thread(target=self._serve, args=(name,), daemon=True) for name in names]
         threads.append(threading.Thread(target=self._beat, daemon=True))
-        try:
+        with self._told_by_signals():
             try:
-                for thread in threads:
-                    thread.start()
-                self._attend(queue, wanted)
+                try:
+                    for thread in threads:
+                        thread.start()
+                    self._attend(queue, wanted)
+                finally:
+                    self._end_threads(threads)
+                    queue.leave(self.who)
+                if self._errors:
+                    raise self._errors[0]
+                if self._signals:
+                    raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                pause_abandoned(self.bench, record, queue, wanted)
+                raise
             finally:
-                self._end_threads(threads)
-                queue.leave(self.who)
-            if self._errors:
-                raise self._errors[0]
-        except KeyboardInterrupt:
-            pause_abandoned(self.bench, record, queue, wanted)
-            raise
+                record.close()
+
+    @contextlib.contextmanager
+    def _told_by_signals(self) -> Iterator[None]:
+        """Whoever wants this process to end only leaves word of it: an exception might come at any moment, and twice.
+
+        Signals that nobody handles, or that are ignored, stay as they are; so do all outside of the main thread.
+        """
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if callable(handler := signal.getsignal(number)):
+                    before[number] = handler
+                    signal.signal(number, self._note_signal)
+        try:
+            yield
         finally:
-            record.close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note_signal(self, number: int, frame: Any) -> None:
+        now = time.monotonic()
+        # A closed terminal says it twice at once, and so does a nervous hand.
+        if self._signals and now - self._signals[0] > TWICE_S:
+            self.stopping = Stop.KILL
+        elif self.stopping is None:
+            self.stopping = Stop.INTERRUPT
+        self._signals.append(now)
 
     def _forget_keepers(self, queue: Queue, entries: dict[str, Entry], wanted: Sequence[str]) -> None:
         """A process that was kept in memory is gone where nobody holds its run."""
@@ -128,7 +164,7 @@ class Rota:
     def _attend(self, queue: Queue, wanted: Sequence[str]) -> None:
         """Wait for the wanted runs to end."""
         onlooker = Onlooker(self.watcher)
-        while not self._errors:
+        while not self._errors and self.stopping is None:
             snapshot = queue.snapshot()
             there = [snapshot.entries[run] for run in wanted if run in snapshot.entries]
             self.faults = {entry.run: entry.fault for entry in there if entry.fault is not None}
@@ -139,14 +175,13 @@ class Rota:
             time.sleep(LOOK_EVERY_S)
 
     def _end_threads(self, threads: Sequence[threading.Thread]) -> None:
-        """Have every thread end its turn; Ctrl-C meanwhile hurries them."""
-        self.stopping = Stop.INTERRUPT
+        """Have every thread end its turn; another signal meanwhile hurries them."""
+        if self.stopping is None:
+            self.stopping = Stop.INTERRUPT
         while any(thread.is_alive() for thread in threads):
-            try:
-                for thread in threads:
+            for thread in threads:
+                if thread.is_alive():
                     thread.join(LOOK_EVERY_S)
-            except KeyboardInterrupt:
-                self.stopping = Stop.KILL
 
     def _beat(self) -> None:
         """Say that we live, in a thread that nothing else holds up."""
@@ -371,6 +406,10 @@ class DeviceServer:
         if entry.wish in (PAUSE, CANCEL):
             return Stop(entry.wish)
         known = [self._with_turn(device, snapshot) for device in devices()]
+        if (free := self._free_bytes(self.name)) is not None:
+            # Nobody is asked to make room for one that wouldn't fit even then.
+            free += supervisor.expendable_bytes() if self.name == "cpu" else supervisor.device_bytes
+            known = [replace(d, free_bytes=free) if d.name == self.name else d for d in known]
         for decision in policy.decide(snapshot.waits(), known, time.time()):
             if isinstance(decision, policy.End) and decision.run == run:
                 return Stop(decision.why)
@@ -419,6 +458,7 @@ class DeviceServer:
     def _let_go(self, run: str) -> None:
         supervisor = self.kept.pop(run)
         supervisor.close()
+        self.queue.note_pausing(run, None, True)
         if not supervisor.expendable:
             self.queue.note_kept(run, None)
         self.rota.own.discard(run)
@@ -436,7 +476,8 @@ class DeviceServer:
         seen_still_s = time.monotonic() - self._holder_seen[1]
         if seen_still_s > NEWS_S and not self._said_busy:
             self._said_busy = True
-            whose = f" (run {holder.run} of {holder.bench})" if holder and not ours else ""
+            of = f" of {holder.bench}" if holder and not ours else ""
+            whose = f" ({holder.run}{of})" if holder else ""
             self.rota.watcher.note(f"Another turntable holds {self.name}{whose}; waiting for a turn …")
         if holder is None:
             return

@@ -160,7 +160,7 @@ class Supervisor:
         """How the run left its device last, or why it can't be made to, in words."""
         self.pausable = True
         """False once every way of making it leave its device has failed."""
-        self._device_bytes = max(
+        self.device_bytes = max(
             (event["bytes"] for event in folder.events() if event.get("type") == "device_memory"), default=0
         )
         self._fraction = 0.0
@@ -287,8 +287,8 @@ class Supervisor:
 
     def note_device_memory(self, used_bytes: int) -> None:
         """Note how much memory of its card the run has now: the next of its kind isn't begun where that isn't free."""
-        if used_bytes > 1.02 * self._device_bytes:
-            self._device_bytes = used_bytes
+        if used_bytes > 1.02 * self.device_bytes:
+            self.device_bytes = used_bytes
             self.folder.append_event("device_memory", bytes=used_bytes)
             self.record.set_device_memory(self.folder.id, used_bytes)
 
