@@ -29,6 +29,7 @@ from turntable.bench import Bench
 from turntable.errors import TurntableError
 from turntable.record import State
 from turntable.turns.family import MARK
+from turntable.turns.process import kill_leftovers
 from turntable.turns.queue import Queue
 
 FAKES = Path(__file__).parent / "fake_cuda"
@@ -149,7 +150,7 @@ class Machine:
 
     def await_end(self, supervisor: subprocess.Popen[bytes]) -> None:
         """Wait until a supervisor's runs have ended; all that while, no two programs have memory of the card."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 45
         while supervisor.poll() is None:
             self.check_card()
             assert time.monotonic() < deadline, "the runs have not ended"
@@ -162,9 +163,7 @@ class Machine:
             process.kill()
             process.wait()
         for row in self.bench.record.runs():
-            for process in self.processes(row.id):
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+            kill_leftovers(self.bench.run_folder(row.id))
 
     def processes(self, run: str) -> list[psutil.Process]:
         """The living processes that carry a run's mark."""
@@ -334,11 +333,13 @@ def test_programs_take_turns_on_a_card_and_end_with_the_losses_of_undisturbed_on
     assert [turn["run"] for turn in turns][:4] == [*runs, *runs], "one after the other"
     assert {turn["device"] for turn in turns} == {"cuda:0"}
     assert {turn["why"] for turn in turns} == {"quantum", "done"}
-    for turn in turns:
-        assert turn["why"] == "done" or MOVED_AND_FROZEN.match(turn["how"]), turn["how"]
+    paused = [turn for turn in turns if turn["why"] == "quantum"]
+    # One whose quantum ends before it has any memory of the card, or just as it comes to its end, is only frozen.
+    moved = [turn for turn in paused if MOVED_AND_FROZEN.match(turn["how"])]
+    assert {turn["run"] for turn in moved} == set(runs)
+    assert all("frozen (" in turn["how"] for turn in paused)
     steps = [call.split()[0] for call in machine.calls()]
-    pauses = len([turn for turn in turns if turn["why"] == "quantum"])
-    assert [steps.count(step) for step in ("lock", "checkpoint", "restore", "unlock")] == 4 * [pauses]
+    assert [steps.count(step) for step in ("lock", "checkpoint", "restore", "unlock")] == 4 * [len(moved)]
 
 
 def test_a_paused_program_leaves_the_card_to_others_and_goes_on_when_it_is_resumed(
@@ -435,7 +436,13 @@ def test_a_program_whose_checkpoint_fails_goes_on_as_before(
     assert machine.calls() == [f"lock {pid}", f"checkpoint {pid}", f"unlock {pid}"], "tried once only"
 
 
-@pytest.mark.parametrize("launcher", ["no", "yes"])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "no",
+        "yes",  # its children close their descriptors and hold no lock: they were once left behind
+    ],
+)
 def test_programs_of_a_killed_supervisor_begin_again_and_nothing_of_them_is_left(
     machine: Machine, undisturbed: list[list[str]], launcher: str
 ) -> None:
@@ -446,6 +453,7 @@ def test_programs_of_a_killed_supervisor_begin_again_and_nothing_of_them_is_left
     away, there = machine.await_switch()
     supervisor.kill()
     supervisor.wait()
+    running = [run for run in runs if machine.state(run) is State.RUNNING]
     left = [process for run in runs for process in machine.processes(run)]
     if launcher == "no":
         until(lambda: not any(machine.processes(run) for run in runs), "the programs to die")
@@ -458,7 +466,7 @@ def test_programs_of_a_killed_supervisor_begin_again_and_nothing_of_them_is_left
     assert [machine.state(run) for run in runs] == [State.DONE, State.DONE]
     assert [machine.attempts(run) for run in runs] == [2, 2]
     assert [machine.losses(run) for run in runs] == undisturbed
-    assert [turn["why"] for turn in machine.turns()].count("lost") == 1
+    assert [turn["run"] for turn in machine.turns() if turn["why"] == "lost"] == running
 
 
 def test_the_memory_that_a_run_had_of_the_card_is_kept_free_for_the_next(machine: Machine) -> None:

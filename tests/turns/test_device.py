@@ -292,7 +292,7 @@ def test_who_holds_a_device_says_so_to_all(lock: Callable[[], DeviceLock]) -> No
     mine.say(shorter)
     assert theirs.holder() == shorter
     mine.release()
-    assert theirs.holder() == shorter, "it held it last"
+    assert theirs.holder() is None, "who takes it finds nobody who died with it"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", '{"bench": "/b"}', "\xff", '{"bench": 1, "run'])

@@ -109,7 +109,7 @@ def locks_folder() -> Path:
 
 @dataclass(frozen=True)
 class Holder:
-    """What a device's lock file says of who holds it (or held it last)."""
+    """What a device's lock file says of who holds it, or died with it."""
 
     bench: str
     run: str
@@ -190,15 +190,19 @@ class DeviceLock:
         os.pwrite(self._file, text, 0)
 
     def holder(self) -> Holder | None:
-        """Who holds it, or did last; None if nobody has said so."""
+        """Who holds it, or died with it; None if nobody has said so."""
         try:
             return Holder.from_json(json.loads(os.pread(self._file, 1 << 16, 0)))
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def release(self) -> None:
-        """Give the device up, for the workers that have inherited the lock as well."""
+        """Give the device up, for the workers that have inherited the lock as well.
+
+        What :meth:`say` wrote goes: whoever takes a lock whose file still names somebody knows that this one died with it.
+        """
         if self.held:
+            os.ftruncate(self._file, 0)
             fcntl.flock(self._file, fcntl.LOCK_UN)
             self.held = False
 

@@ -256,9 +256,8 @@ class DeviceServer:
         self.lock.wait_in_line(False)
         self._said_busy = False
         try:
+            self._succeed_the_dead(snapshot)
             # Decided again with the lock in hand: somebody may have had a turn since.
-            if self.name in snapshot.leases:  # of one who is gone, and can't be seen to be
-                self.queue.drop_lease(self.name)
             snapshot = self.queue.snapshot()
             start = self._decide(snapshot)
             if start is None or not self._is_for_us(snapshot.entries[start.run]):
@@ -492,9 +491,18 @@ class DeviceServer:
                     os.kill(lease.who.pid, signal.SIGKILL)
             self._holder_seen = (None, 0.0)
 
+    def _succeed_the_dead(self, snapshot: Snapshot) -> None:
+        """We have the device's lock. If who had it before died with it, what he left behind may use the device still."""
+        holder = self.lock.holder()
+        if holder is not None:
+            self._clear_up(holder, snapshot)
+        if any(lease.device == self.name for lease in self.queue.leases()):
+            self.queue.drop_lease(self.name)
+
     def _clear_up(self, holder: Holder, snapshot: Snapshot) -> None:
         """Kill what a dead supervisor's workers have left behind: it holds the device still."""
-        left = [Path(holder.bench) / "runs" / holder.run]
+        last = Path(holder.bench) / "runs" / holder.run
+        left = [last]
         if holder.bench == str(self.rota.bench):
             left += [self.rota.bench / "runs" / run for run in snapshot.entries]
         else:  # whichever run of that bench it kept: its queue isn't ours to read
@@ -503,14 +511,15 @@ class DeviceServer:
             folder = RunFolder(path)
             with contextlib.suppress(OSError):
                 # What the lock file says may be anybody's invention: only folders of our own tell us whom to kill.
-                if path.stat().st_uid != os.getuid():
+                if path.stat().st_uid != os.getuid() or (lock := folder.lock("supervisor.lock")) is None:
                     continue
-                if (lock := folder.lock("supervisor.lock")) is not None:
-                    with lock:
-                        if (rest := folder.lock()) is not None:
-                            rest.close()
-                        else:
-                            kill_leftovers(folder)
+                with lock:
+                    rest = folder.lock()
+                    # The one that had the device is looked through in any case: a child may have closed its descriptors.
+                    if rest is None or path == last:
+                        kill_leftovers(folder)
+                    if rest is not None:
+                        rest.close()
         self._holder_seen = (None, 0.0)
 
 

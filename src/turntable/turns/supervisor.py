@@ -314,10 +314,12 @@ class Supervisor:
         return lock
 
     def _lock_worker(self) -> IO[bytes]:
-        """The lock that workers inherit. No supervisor lives, so who still holds it was left behind, and is killed."""
-        with contextlib.suppress(RunBusy):
-            return self._lock("lock", wait_s=1.0)
-        kill_leftovers(self.folder)
+        """The lock that workers inherit. No supervisor lives, so what is left of an earlier worker is killed.
+
+        Also where nobody holds the lock: a child that was started the usual way has none of its parent's descriptors.
+        """
+        if any(event.get("type") == "worker" for event in self.folder.events()):
+            kill_leftovers(self.folder)
         return self._lock("lock", LOCK_WAIT_S)
 
     def _check_stop(self, but: tuple[Stop, ...] = ()) -> None:
