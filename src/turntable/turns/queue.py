@@ -94,6 +94,11 @@ class SupervisorRow:
     devices: frozenset[str]
     heartbeat: float
 
+    @property
+    def works(self) -> bool:
+        """Whether it may be alive, and has been heard of: nobody leaves a turn to one that hangs."""
+        return alive(self.who) is not False and time.monotonic() - self.heartbeat < EXPIRES_S
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -104,7 +109,7 @@ class Snapshot:
     leases: dict[str, Lease]
     """By device; those alone whose holders may be alive."""
     supervisors: list[SupervisorRow]
-    """Those that may be alive."""
+    """Those that are at work."""
     wanted: dict[str, list[Who]]
     """By run, the supervisors that answer for it."""
 
@@ -177,7 +182,7 @@ class Queue:
         return Snapshot(
             entries,
             {lease.device: lease for lease in leases if lease.stands},
-            [row for row in supervisors if alive(row.who) is not False],
+            [row for row in supervisors if row.works],
             wanted,
         )
 

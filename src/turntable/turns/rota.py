@@ -240,10 +240,9 @@ class DeviceServer:
         """Give whoever is next a turn, to its end; False if there is nobody, or the device is held."""
         snapshot = self.queue.snapshot()
         self._tidy(snapshot)
+        # A process that is about to end, since its own runs have, doesn't begin with others'.
         if not self.rota.wanted & snapshot.entries.keys():
-            return (
-                False  # a process that is about to end, since its own runs have, doesn't begin with others'
-            )
+            return False
         start = self._decide(snapshot)
         if start is None and self.name not in snapshot.leases:
             self.lock.wait_in_line(False)
@@ -314,10 +313,8 @@ class DeviceServer:
             supervisor = self.kept.pop(run, None) or self.rota.prepare(self.record, run)
         except RunBusy:
             return self._refuse(run)
-        except (
-            TurntableError,
-            OSError,
-        ) as error:  # its method has changed, its capture is gone, its folder isn't ours
+        # Its method has changed, its capture is gone, its folder isn't ours …
+        except (TurntableError, OSError) as error:
             return self._pass_over(run, str(error))
         self._refused.pop(run, None)
         # Seen again with the run's own lock in hand: on another device it may have had its turn, or its user a wish.
