@@ -16,9 +16,10 @@ from turntable.captures.capture import FORMAT, Capture, content_hash
 from turntable.worker.contract import Camera
 from turntable.worker.png import write_png
 
-# A shell without job control starts what it puts into the background with SIGINT ignored, and that is inherited: the tests
-# of Ctrl-C would wait for nothing.
+# A shell without job control starts what it puts into the background with SIGINT ignored, nohup with SIGHUP, and that is
+# inherited: the tests of Ctrl-C and of closed terminals would wait for nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Devices are shared by the whole machine: tests that run side by side would wait for each other, and for its users.
 os.environ["TURNTABLE_LOCKS"] = tempfile.mkdtemp(prefix="turntable-locks-")
