@@ -14,6 +14,7 @@ import contextlib
 
 from .cuda import CannotCheckpoint, CannotRestore, CudaPause, why_not
 from .family import CannotFreeze, Family
+from .identity import started
 from .swap import page_out
 
 WORTH_SAYING_BYTES = 1_000_000
@@ -79,6 +80,14 @@ class Pause:
             raise
 
     def _restore(self) -> None:
-        if self._cuda is not None and self._on_host:
-            self._cuda.restore(self._on_host)
-            self._on_host = []
+        if self._cuda is None:
+            return
+        # One that has ended, maybe while it was let go on, needs nothing back; the others do.
+        while living := [pid for pid in self._on_host if started(pid) is not None]:
+            try:
+                self._cuda.restore(living)
+                break
+            except CannotRestore:
+                if all(started(pid) is not None for pid in living):
+                    raise
+        self._on_host = []
