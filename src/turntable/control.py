@@ -203,17 +203,15 @@ def _reasons(snapshot: Snapshot) -> dict[str, str]:
     cards = any(run.wants.startswith("cuda") for run in waits)
     known = devices() if cards else (processor(),)  # asking for cards takes a second where there are some
     known = [replace(device, free_bytes=_free_bytes(device, waits)) for device in known]
-    now = time.time()
-    line = sorted(waits, key=lambda run: (-policy.aged(run, now), run.place))
+    line = policy.in_line(waits, time.time())
     reasons = {}
     place = 0
     for run in line:
-        wanted = [policy.why_not(run, device) for device in known if policy.wants(run, device)]
-        if None in wanted:
+        if (why := policy.why_none(run, known)) is not None:
+            reasons[run.run] = why
+        else:
             place += 1
             reasons[run.run] = f"number {place} in line" if len(line) > 1 else "next in line"
-        else:
-            reasons[run.run] = wanted[0] if wanted and wanted[0] else f"this machine has no {run.wants}"
     return reasons
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import _options as o
 from ._queue_table import RIGHT, device_lines, run_cells
+
+if TYPE_CHECKING:
+    from ..control import QueueView
 
 
 @o.verb
@@ -38,11 +42,11 @@ def watch(
         return
 
 
-def _at_work(view) -> bool:
+def _at_work(view: QueueView) -> bool:
     return any(row["state"] in ("queued", "running", "interrupted") for row in view.runs)
 
 
-def _show(look, every: float) -> None:
+def _show(look: Callable[[], QueueView], every: float) -> None:
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -60,7 +64,7 @@ def _show(look, every: float) -> None:
             time.sleep(every)
 
 
-def _tell(look, every: float) -> None:
+def _tell(look: Callable[[], QueueView], every: float) -> None:
     told: dict[str, str] = {}
     while True:
         view = look()

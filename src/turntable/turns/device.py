@@ -81,7 +81,7 @@ def free_card_bytes() -> dict[str, int]:
 
 def fitting(wish: str) -> list[str]:
     """The names of this machine's devices that a wish allows."""
-    return [device.name for device in devices() if wish in (device.name, device.name.partition(":")[0])]
+    return [device.name for device in devices() if policy.allows(wish, device)]
 
 
 def locks_folder() -> Path:

@@ -111,9 +111,20 @@ def aged(run: Waiting, now: float) -> int:
     return run.priority + int(max(0.0, now - run.since) / AGE_S)
 
 
-def wants(run: Waiting, device: Device) -> bool:
-    """Whether ``device`` is one that ``run`` was asked to use."""
-    return run.wants in (device.name, device.name.partition(":")[0])
+def allows(wish: str, device: Device) -> bool:
+    """Whether ``device`` is one that a device wish (``cpu``, ``cuda``, ``cuda:1``) names."""
+    return wish in (device.name, device.name.partition(":")[0])
+
+
+def in_line(waiting: Sequence[Waiting], now: float) -> list[Waiting]:
+    """Runs in the order in which they come to a device, at ``now`` (seconds since the epoch)."""
+    return sorted(waiting, key=lambda run: (-aged(run, now), run.place))
+
+
+def why_none(run: Waiting, devices: Sequence[Device]) -> str | None:
+    """Why ``run`` could have no device even if nobody else wanted one, in words; None if it could."""
+    reasons = [why_not(run, device) for device in devices if allows(run.wants, device)]
+    return None if None in reasons else (reasons or [f"this machine has no {run.wants}"])[0]
 
 
 def why_not(run: Waiting, device: Device) -> str | None:
@@ -124,7 +135,7 @@ def why_not(run: Waiting, device: Device) -> str | None:
         return f"waits for {run.after} to end"
     if run.served_on is not None and not run.served_on:
         return "nobody works on it: its supervisor is gone; turntable resume goes on with it"
-    if not wants(run, device):
+    if not allows(run.wants, device):
         return f"wants {run.wants}"
     if run.served_on is not None and device.name not in run.served_on:
         return f"nobody gives turns on {device.name}"
@@ -147,7 +158,7 @@ def decide(waiting: Sequence[Waiting], devices: Sequence[Device], now: float) ->
         now: seconds since the epoch.
     """
     decisions: list[Start | End] = []
-    left = sorted(waiting, key=lambda run: (-aged(run, now), run.place))
+    left = in_line(waiting, now)
     fits = {run.run: [device.name for device in devices if why_not(run, device) is None] for run in left}
     takers = Counter(name for names in fits.values() for name in names)
     # Free devices first: a holder isn't asked to make room for somebody who finds room elsewhere.

@@ -267,7 +267,7 @@ def kill_leftovers(folder: RunFolder) -> None:
 
 def cgroup_name(folder: Path) -> str:
     """The name of a run's control group: the same for every supervisor of the run, and no other run's of the machine."""
-    return f"{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    return hashlib.sha256(str(folder).encode()).hexdigest()[:12]
 
 
 def expect(message: dict[str, Any], kind: str) -> None:

@@ -125,7 +125,7 @@ class ProgramRun(Supervisor):
             words = command.words(template, self._values(grant))
         except TurntableError as error:
             raise WorkerFailed(printable(str(error))) from error
-        if shutil.which(words[0], path=None) is None and not (self.method.folder / words[0]).exists():
+        if shutil.which(words[0]) is None and not (self.method.folder / words[0]).exists():
             raise WorkerFailed(f"there is no program {words[0]!r} to {stage} with")
         with self.folder.log_path.open("ab") as log:
             self._process = RunProcess(

@@ -553,8 +553,7 @@ class Onlooker:
     def _say_why(self, snapshot: Snapshot, entry: Entry) -> None:
         """Say once why a run waits that could have no device even if all were free."""
         run = snapshot.waiting(entry)
-        reasons = [policy.why_not(run, device) for device in devices() if policy.wants(run, device)]
-        why = None if None in reasons else (reasons or [f"this machine has no {entry.wants}"])[0]
+        why = policy.why_none(run, devices())
         if why is not None and self._said.get(entry.run) != why:
             self._said[entry.run] = why
             self._watcher.note(f"{entry.run} waits: {why}")

@@ -228,7 +228,6 @@ class Supervisor:
                         self.watcher.note(f"{self.folder.id} can't be paused: {self.how}")
                         continue
                     return self._stopped(over.stop)
-                self.end_process()
                 return self._end(State.DONE)
         except CannotGoOn:
             self.end_process()
@@ -243,7 +242,6 @@ class Supervisor:
             self.end_process()
             return self._killed(killed)
         except WorkerFailed as failure:
-            self.end_process()
             return self._end(State.FAILED, str(failure))
         except KeyboardInterrupt:
             self._leave_device(Stop.INTERRUPT, keep=False)
