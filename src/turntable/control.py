@@ -85,7 +85,7 @@ def enqueue(bench: Bench, asked: Asked) -> RunFolder:
     most = max(
         (found.memory_bytes or 0 for found in devices() if found.name in fitting(asked.device)), default=0
     )
-    Queue(bench.record).learn(folder.id, most)
+    Queue(bench.record).learn(folder.id, asked.device, most)
     return folder
 
 
@@ -216,12 +216,11 @@ def _reasons(snapshot: Snapshot) -> dict[str, str]:
 
 
 def _free_bytes(device: policy.Device, waits: Sequence[policy.Waiting]) -> int | None:
-    """What is free of a device's memory, if a run waits that needs so much of it that it may matter."""
-    total = device.memory_bytes or 0
-    if not any(run.need_bytes > total / 4 for run in waits):
-        return None
+    """What is free of a device's memory, if it may matter to a run that waits."""
     if device.name != "cpu":
         return free_card_bytes().get(device.name)
+    if not any(run.need_bytes > (device.memory_bytes or 0) / 4 for run in waits):
+        return None
     import psutil  # takes a while
 
     return psutil.virtual_memory().available

@@ -199,10 +199,10 @@ def test_the_need_for_memory_is_learned_from_finished_runs_alone(record: Record,
     assert queue.learned_need("splat", "fox", "c0ffee", "cuda") == 0, "that is of a card's memory"
     assert queue.learned_need("splat", "fox", "another size", "cpu") == 0
     assert queue.learned_need("nearest", "fox", "c0ffee", "cpu") == 0
-    queue.learn("b", most_bytes=100)
+    queue.learn("b", "cpu", most_bytes=100)
     assert queue.snapshot().waits()[0].need_bytes == 7, "those that wait already learn too"
     add(record, "e")
-    queue.learn("e", most_bytes=6)
+    queue.learn("e", "cpu", most_bytes=6)
     assert queue.snapshot().entries["e"].need_bytes == 6, "never more than the device has"
 
 

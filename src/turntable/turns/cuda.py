@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from ..errors import TurntableError
+from .identity import started
 from .process import printable
 
 OLDEST_DRIVER = 570
@@ -65,7 +66,11 @@ class CannotCheckpoint(Exception):
 
 
 class CannotRestore(Exception):
-    """Processes that were paused could not go on: the message, one line, says which and why."""
+    """Processes that were paused could not go on, and never can: the message, one line, says which and why."""
+
+
+class NoRoom(CannotRestore):
+    """A card has no room for what they had there. They are as they were, and it may be tried again."""
 
 
 class _DriverFailed(Exception):
@@ -236,8 +241,12 @@ class CudaPause:
 
     def __init__(self) -> None:
         self._driver: Any = None
-        # GPU memory by process id and card, in bytes, as it was when they were paused.
         self._needs: dict[int, dict[int, int]] = {}
+        """GPU memory by process id and card, in bytes, as it was when they were paused."""
+
+    def needs_bytes(self, index: int) -> int:
+        """How much memory of a card the paused processes need, in bytes, to go on."""
+        return sum(by_card.get(index, 0) for by_card in self._needs.values())
 
     def checkpoint(self, pids: Iterable[int], index: int, timeout_s: float = 30.0) -> list[int]:
         """Move all GPU memory of these processes to the host, so that the card is free of them.
@@ -268,9 +277,11 @@ class CudaPause:
             # moved to and fro; and no process computes on while a peer's memory has gone.
             deadline = time.monotonic() + timeout_s
             for pid in using:
-                self._lock(pid, max(deadline - time.monotonic(), 0.001), locks)
+                with _unless_ended(pid):
+                    self._lock(pid, max(deadline - time.monotonic(), 0.001), locks)
             for pid in using:
-                self._do("Checkpoint", pid)
+                with _unless_ended(pid):
+                    self._do("Checkpoint", pid)
             self._await_absence(pids, index)
         except BaseException as error:
             left = self._undo(locks)
@@ -287,8 +298,8 @@ class CudaPause:
                 this object that paused them.
 
         Raises:
-            CannotRestore: some could not go on; all others do. Where the card has no room, none was touched, and this
-                may be tried again.
+            NoRoom: the card has no room; none was touched.
+            CannotRestore: some can't go on; all others do.
         """
         try:
             self._start()
@@ -431,57 +442,68 @@ class CudaPause:
 
     def _undo(self, locks: dict[int, threading.Thread]) -> list[str]:
         """Let processes go on after a pause that failed; what could not be undone, in sentences."""
-        started = list(reversed(locks))
+        tried = list(reversed(locks))
         # A lock that hangs on a locked peer ends when that peer is unlocked; so those are put back last.
-        hanging = [pid for pid in started if locks[pid].is_alive()]
-        failures = self._put_back([pid for pid in started if pid not in hanging])
-        for pid in hanging:
-            locks[pid].join(PATIENCE_S)
-            if locks[pid].is_alive():
-                failures.append(f"Locking process {pid} still hangs.")
-            else:
-                failures += self._put_back([pid])
+        hanging = [pid for pid in tried if locks[pid].is_alive()]
+        try:
+            failures = self._put_back([pid for pid in tried if pid not in hanging])
+            for pid in hanging:
+                locks[pid].join(PATIENCE_S)
+                if locks[pid].is_alive():
+                    failures.append(f"Locking process {pid} still hangs.")
+                else:
+                    failures += self._put_back([pid])
+        except NoRoom as error:  # somebody else was faster
+            return [str(error)]
         return failures
 
     def _put_back(self, pids: list[int]) -> list[str]:
-        """Let processes go on from wherever they are; what failed, in sentences.
+        """Let processes go on from wherever they are; what failed, in sentences. One that has ended needs nothing.
 
         Nothing but the driver's own word says where a process is: so this also holds after an interrupt between a call
         and the note of it. All are restored before the first is unlocked, so that none runs while a peer's memory is
         still missing.
+
+        Raises:
+            NoRoom: there is none for those whose memory has gone; none was touched.
         """
         states: dict[int, int] = {}
         failures: dict[int, str] = {}
         for pid in pids:
             try:
-                states[pid] = self._state(pid)
+                with _unless_ended(pid):
+                    states[pid] = self._state(pid)
             except _DriverFailed as error:
                 failures[pid] = str(error)
         paused = [pid for pid, state in states.items() if state == CHECKPOINTED]
-        if lacking := self._await_room(paused):
-            return [*failures.values(), lacking]
+        self._await_room(paused)
         for pid in states:
             try:
                 if states[pid] == CHECKPOINTED:
-                    self._do("Restore", pid)
+                    with _unless_ended(pid):
+                        self._do("Restore", pid)
                 elif states[pid] == FAILED:
                     failures[pid] = f"The driver has failed process {pid}: it can only be ended."
             except _DriverFailed as error:
                 failures[pid] = str(error)
         for pid in states:
             try:
-                if pid not in failures and self._state(pid) == LOCKED:
-                    self._do("Unlock", pid)
-                    self._needs.pop(pid, None)
+                with _unless_ended(pid):
+                    if pid not in failures and self._state(pid) == LOCKED:
+                        self._do("Unlock", pid)
+                        self._needs.pop(pid, None)
             except _DriverFailed as error:
                 failures[pid] = str(error)
         return list(failures.values())
 
-    def _await_room(self, pids: list[int]) -> str | None:
-        """Wait until the cards have room for these processes; what is lacking after ``PATIENCE_S``, in a sentence.
+    def _await_room(self, pids: list[int]) -> None:
+        """Wait until the cards have room for these processes.
 
         A restore that runs out of GPU memory can never be done again (NVIDIA/cuda-checkpoint#44), so it is not tried
         where it can be foreseen.
+
+        Raises:
+            NoRoom: they still have none after ``PATIENCE_S``.
         """
         wanted: dict[int, int] = {}
         for pid in pids:
@@ -492,14 +514,24 @@ class CudaPause:
             free = {card.index: card.free_bytes for card in cards()}
             short = [card for card, memory in wanted.items() if card in free and free[card] < memory]
             if not short:
-                return None
+                return
             if time.monotonic() > deadline:
                 card = short[0]
-                return (
+                raise NoRoom(
                     f"Card {card} has {free[card] / 2**30:.1f} GiB free, and to go on, {_named(pids)} must have "
                     f"{wanted[card] / 2**30:.1f} GiB: still paused; free the card and resume again."
                 )
             time.sleep(POLL_S)
+
+
+@contextlib.contextmanager
+def _unless_ended(pid: int) -> Iterator[None]:
+    """Let what the driver can't do with a process pass where the process has ended: it holds nothing any more."""
+    try:
+        yield
+    except _DriverFailed:
+        if started(pid) is not None:
+            raise
 
 
 def _hint(error: str) -> str:

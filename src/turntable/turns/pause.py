@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import contextlib
 
-from .cuda import CannotCheckpoint, CannotRestore, CudaPause, why_not
+from .cuda import CannotCheckpoint, CudaPause, NoRoom, why_not
 from .family import CannotFreeze, Family
-from .identity import started
 from .swap import page_out
 
 WORTH_SAYING_BYTES = 1_000_000
@@ -69,25 +68,22 @@ class Pause:
         """Let the processes go on where they were.
 
         Raises:
-            CannotRestore: the driver can't bring a card's memory back.
+            NoRoom: the card has none for what they had there; they stay paused, and it may be tried again.
+            CannotRestore: the driver can't bring some of them back; the others run.
         """
         self._family.thaw()
         try:
             self._restore()
-        except CannotRestore:  # it may be tried again
+        except NoRoom:
             with contextlib.suppress(CannotFreeze):
                 self._family.freeze()
             raise
 
+    def card_bytes(self) -> int:
+        """How much memory of their card the paused processes need to go on, in bytes."""
+        return self._cuda.needs_bytes(self._card) if self._cuda is not None and self._card is not None else 0
+
     def _restore(self) -> None:
-        if self._cuda is None:
-            return
-        # One that has ended, maybe while it was let go on, needs nothing back; the others do.
-        while living := [pid for pid in self._on_host if started(pid) is not None]:
-            try:
-                self._cuda.restore(living)
-                break
-            except CannotRestore:
-                if all(started(pid) is not None for pid in living):
-                    raise
+        if self._cuda is not None:
+            self._cuda.restore(self._on_host)
         self._on_host = []

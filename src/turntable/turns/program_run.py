@@ -14,19 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TurntableError
-from .cuda import CannotRestore
+from .cuda import CannotRestore, NoRoom
 from .pause import CannotPause, Pause
-from .process import LAUNCH, RunProcess, WorkerFailed, printable
+from .process import LAUNCH, RunProcess, WorkerFailed, WorkerKilled, printable
 from .supervisor import Grant, Stop, Supervisor, TurnOver, recover_scores
 
 POLL_S = 0.05
 LOOK_EVERY_S = 0.5
 """How often its processes are looked for: their memory, and whether they do anything."""
-
-LONGEST_VAIN_S = 3600.0
-"""For so long a card may have no room for what it had held before; whoever has that memory doesn't seem to give it back."""
-
-VAIN_PAUSE_S = 1.0
 
 TRAIN, RENDER, DONE = "train", "render", "done"
 
@@ -38,7 +33,6 @@ class ProgramRun(Supervisor):
     _pause: Pause | None = None
     _stage = TRAIN
     _frozen = False
-    _vain_since: float | None = None
 
     @property
     def kept(self) -> bool:
@@ -58,6 +52,8 @@ class ProgramRun(Supervisor):
     def _work(self, grant: Grant) -> None:
         if self._process is None:
             self._begin()
+            if not self.pausable:
+                grant.tell(self.how, False)
         elif self._frozen:
             self._thaw()
         self.watcher.run_started(self.folder.id, self._fraction)
@@ -85,16 +81,14 @@ class ProgramRun(Supervisor):
         assert self._pause is not None
         try:
             self._pause.resume()
-        except CannotRestore as error:
-            now = time.monotonic()
-            if self._vain_since is None:
-                self._vain_since = now
-                self.watcher.note(f"{self.folder.id} can't go on yet: {error}")
-            if now - self._vain_since > LONGEST_VAIN_S:
-                raise WorkerFailed(f"can't go on after a pause: {error}") from error
-            time.sleep(VAIN_PAUSE_S)
+        except NoRoom as error:  # the queue thought that there was; it waits for its next turn
+            self.how = str(error)
+            self.watcher.note(f"{self.folder.id} can't go on yet: {error}")
             raise TurnOver(Stop.QUANTUM) from error
-        self._frozen, self._vain_since = False, None
+        except CannotRestore as error:
+            self.folder.append_event("not_restored", detail=str(error))
+            raise WorkerKilled(f"could not go on after a pause: {error}") from error
+        self._frozen = False
 
     def _begin(self) -> None:
         """Find out what is done already: a program that was killed begins again, but not one that had trained to its end."""
@@ -107,6 +101,9 @@ class ProgramRun(Supervisor):
             "memory_bytes": 0,
         }
         self._stage = TRAIN
+        if any(event.get("type") == "not_restored" for event in self.folder.events()):
+            self.pausable = False
+            self.how = "the driver could not bring it back from a pause before; it runs to its end"
         trained = [event for event in self.folder.events() if event.get("type") == "trained"]
         if trained and self._out.is_dir():
             self._state = {name: trained[-1][name] for name in self._state}
@@ -204,6 +201,7 @@ class ProgramRun(Supervisor):
             self.how = f"{str(error).rstrip('.')}; it runs to its end"
             return False
         self._frozen = True
+        self.note_device_memory(self._pause.card_bytes())
         return True
 
     def end_process(self) -> None:

@@ -60,6 +60,17 @@ class Entry:
     own_only: int
     pausing: str | None
     pausable: int
+    device_memory_bytes: int
+
+    @property
+    def needs_bytes(self) -> int:
+        """The memory that it needs for its next turn, of the device that it has it on.
+
+        A process that is kept in memory has what it needs already, but for a card: there it has given it up.
+        """
+        if self.kept_on is None:
+            return self.need_bytes
+        return 0 if self.kept_on == "cpu" else self.device_memory_bytes
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ class Snapshot:
             priority=entry.priority,
             wants=entry.wants,
             began_on=entry.began_on,
-            need_bytes=entry.need_bytes,
+            need_bytes=entry.needs_bytes,
             quantum_s=entry.quantum_s,
             after=entry.after if entry.after in self.entries else None,
             served_on=self._served_on(entry),
@@ -188,7 +199,7 @@ class Queue:
 
     def _read(self) -> _Rows:
         rows = self._record.read(
-            "SELECT queue.*, state, method, capture, capture_hash, device, fraction, steps FROM queue"
+            "SELECT queue.*, state, method, capture, capture_hash, device, fraction, steps, device_memory_bytes FROM queue"
             " JOIN runs ON runs.id = queue.run ORDER BY place"
         )
         wanted: dict[str, list[Who]] = {}
@@ -338,25 +349,26 @@ class Queue:
         )
         return rows[0][0] or 0
 
-    def learn(self, run: str, most_bytes: int) -> None:
+    def learn(self, run: str, device: str, most_bytes: int) -> None:
         """Give a run, and those of its kind that wait and whose need isn't known, the need of earlier ones.
 
         Args:
             run: one that was just queued, or has just ended.
+            device: the device, or kind of device, that it wants or has had.
             most_bytes: what no need may be above: a run that has fitted once fits again, whatever was counted twice then.
         """
         row = self._record.run(run)
         if row is None:
             return
-        for wants in ("cpu", "cuda"):
-            need = min(self.learned_need(row.method, row.capture, row.capture_hash, wants), most_bytes)
-            if need:
-                with self._record.writing() as db:
-                    db.execute(
-                        "UPDATE queue SET need_bytes = ? WHERE need_bytes = 0 AND wants LIKE ? AND run IN"
-                        " (SELECT id FROM runs WHERE capture = ? AND capture_hash = ? AND method = ?)",
-                        (need, f"{wants}%", row.capture, row.capture_hash, row.method),
-                    )
+        kind = device.partition(":")[0]
+        need = min(self.learned_need(row.method, row.capture, row.capture_hash, kind), most_bytes)
+        if need:
+            with self._record.writing() as db:
+                db.execute(
+                    "UPDATE queue SET need_bytes = ? WHERE need_bytes = 0 AND wants LIKE ? AND run IN"
+                    " (SELECT id FROM runs WHERE capture = ? AND capture_hash = ? AND method = ?)",
+                    (need, f"{kind}%", row.capture, row.capture_hash, row.method),
+                )
 
 
 _IS_WHO = "boot = ? AND pid = ? AND started = ?"

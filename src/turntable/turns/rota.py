@@ -269,7 +269,9 @@ class DeviceServer:
 
     def _decide(self, snapshot: Snapshot) -> policy.Start | None:
         """Whose turn it would be on our device if it were free."""
-        waits = [replace(run, need_bytes=0) if run.run in self.kept else run for run in snapshot.waits()]
+        waits = snapshot.waits()
+        if self.name == "cpu":  # parked workers have what they need
+            waits = [replace(run, need_bytes=0) if run.run in self.kept else run for run in waits]
         if not waits:
             return None
         known = [
@@ -354,7 +356,7 @@ class DeviceServer:
                 if not supervisor.expendable:
                     self.queue.note_kept(run, self.name)
             if state is State.DONE:
-                self.queue.learn(run, device.memory_bytes or 0)
+                self.queue.learn(run, self.name, device.memory_bytes or 0)
         except CannotGoOn as error:
             return self._pass_over(run, str(error))
         finally:

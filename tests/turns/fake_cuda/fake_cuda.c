@@ -151,6 +151,10 @@ CUresult cuCheckpointProcessLock(int pid, const CUcheckpointLockArgs *args)
     while (sscanf(text, "%d %d", &hanging, &peer) == 2 && hanging == pid && read_process(peer, &process) &&
            process.state != RUNNING)
         sleep_ms(5);
+    if (read_number("ending", 0) == pid) {
+        kill(pid, SIGKILL);
+        while (read_process(pid, &process)) sleep_ms(5);
+    }
     int lock = enter();
     note("lock", pid);
     if (!read_process(pid, &process)) return leave(lock, INVALID_VALUE);
@@ -190,7 +194,7 @@ CUresult cuCheckpointProcessRestore(int pid, const CUcheckpointOtherArgs *args)
     if (!read_process(pid, &process)) return leave(lock, INVALID_VALUE);
     if (process.state != CHECKPOINTED) return leave(lock, ILLEGAL_STATE);
     snprintf(spoilt, sizeof spoilt, "%d.spoilt", pid);
-    if (read_number(spoilt, 0)) return leave(lock, OPERATING_SYSTEM);
+    if (read_number(spoilt, 0) || read_number("fail_restore", 0)) return leave(lock, OPERATING_SYSTEM);
     if (process.card == 0 && read_number("others", 0) + process.saved_bytes > CARD_BYTES) {
         char path[4096];
         path_of(path, spoilt);

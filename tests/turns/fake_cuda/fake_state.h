@@ -12,11 +12,12 @@
  *   busy              a pid whose GPU work never ends: locking it takes the whole timeout
  *   hang              "pid peer": locking pid ignores its timeout while peer isn't running, as NCCL's ranks do
  *   fail_checkpoint   a pid whose checkpoint fails
+ *   fail_restore      while it is there, every restore fails
+ *   ending            a pid that ends while it is being locked
  *   leaky             a pid whose checkpoint leaves its memory in use
  *   slow              milliseconds that every checkpoint takes
  *   hidden            NVML lists no process, as in a container with process ids of its own
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -67,6 +68,20 @@ static void read_driver(char *version, int *cuda)
     }
 }
 
+/* Whether a process lives; what is left of one until its parent has asked for its status holds nothing any more. */
+static int lives(int pid)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *file = fopen(path, "r");
+    if (!file) return 0;
+    size_t length = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[length] = 0;
+    const char *name_end = strrchr(text, ')');
+    return name_end && name_end[1] && name_end[2] != 'Z' && name_end[2] != 'X';
+}
+
 /* Whether this process id is a living one that uses CUDA. */
 static int read_process(int pid, Process *process)
 {
@@ -75,5 +90,5 @@ static int read_process(int pid, Process *process)
     read_text(name, text, sizeof text);
     if (sscanf(text, "%d %llu %llu %d", &process->state, &process->gpu_bytes, &process->saved_bytes, &process->card) != 4)
         return 0;
-    return kill(pid, 0) == 0 || errno != ESRCH;
+    return lives(pid);
 }

@@ -57,14 +57,19 @@ parser.add_argument("--seed", type=int, required=True)
 parser.add_argument("--gpu-bytes", type=float, required=True)
 parser.add_argument("--gate", type=Path, help="while it is there, the last ten steps wait", required=True)
 parser.add_argument(
-    "--launcher", choices=("yes", "no"), default="no", help="train in a child, as torchrun does"
+    "--ranks", type=float, default=0, help="train in so many children, as torchrun does; 0: here"
 )
 options = parser.parse_args()
 options.gpu_bytes = int(options.gpu_bytes)
-if options.launcher == "yes":
+if options.ranks:
     import subprocess
 
-    sys.exit(subprocess.call([sys.executable, "-S", "-E", *sys.argv, "--launcher", "no"]))
+    command = [sys.executable, "-S", "-E", *sys.argv, "--ranks", "0"]
+    ranks = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL if n else None) for n in range(int(options.ranks))
+    ]
+    failed = [rank for rank in ranks if rank.wait() != 0]
+    sys.exit("a rank has failed" if failed else 0)
 shade = int(255 * min(max(train(options), 0.0), 1.0))
 (options.out / "test").mkdir(exist_ok=True)
 for frame in json.loads(options.cameras.read_text())["frames"]:
