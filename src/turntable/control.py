@@ -129,13 +129,19 @@ class QueueView:
     """How the queue stands: what ``status`` and ``watch`` show."""
 
     devices: list[dict[str, Any]]
+    supervisors: list[dict[str, Any]]
     runs: list[dict[str, Any]]
     older: int
     """How many ended runs there are that ``runs`` leaves out."""
 
     def document(self) -> dict[str, Any]:
         """What ``status --json`` prints."""
-        return {"devices": self.devices, "runs": self.runs, "older": self.older}
+        return {
+            "devices": self.devices,
+            "supervisors": self.supervisors,
+            "runs": self.runs,
+            "older": self.older,
+        }
 
 
 RECENT = 20
@@ -167,6 +173,16 @@ def view_queue(bench: Bench, everything: bool = False) -> QueueView:
     }
     return QueueView(
         [_device(bench, name, snapshot) for name in sorted(names)],
+        [
+            {
+                "pid": row.who.pid,
+                "user": row.owner,
+                "in_background": row.detached,
+                "devices": sorted(row.devices),
+                "runs": sorted(run for run, who in snapshot.wanted.items() if row.who in who),
+            }
+            for row in snapshot.supervisors
+        ],
         [_run(row, snapshot, reasons) for row in rows],
         older,
     )
@@ -208,7 +224,9 @@ def _reasons(snapshot: Snapshot) -> dict[str, str]:
     place = 0
     for run in line:
         if (why := policy.why_none(run, known)) is not None:
-            reasons[run.run] = why
+            earlier = snapshot.entries.get(run.after or "")
+            paused = earlier is not None and earlier.state is State.PAUSED
+            reasons[run.run] = f"{why} (which is paused)" if paused else why
         else:
             place += 1
             reasons[run.run] = f"number {place} in line" if len(line) > 1 else "next in line"

@@ -81,7 +81,8 @@ def test_a_detached_run_outlives_its_terminal_and_is_paused_resumed_and_watched_
         os.killpg(asking.pid, signal.SIGHUP)
     typed.until("running", run)
     assert f"{run}: paused" in typed.run("pause", run)
-    assert "cpu: free" in typed.run("status")
+    assert "cpu: free" in (shown := typed.run("status"))
+    assert "works in the background until its run has ended" in shown
     assert typed.run("resume", run).split() == [run], "the supervisor in the background takes it up again"
     watched = typed.run("watch", "--every", "0.2").splitlines()
     assert watched[-1] == f"{run}: done at 100%"
@@ -137,6 +138,35 @@ def test_resume_goes_on_by_itself_where_nobody_waits_for_the_run(typed: Typed) -
     assert working.wait(60) == 130
     document = typed.json("resume", "small-colour-1")
     assert [run["state"] for run in document["runs"]] == ["done"]
+
+
+def test_a_comparison_is_left_behind_and_another_run_waits_for_one_of_it(typed: Typed) -> None:
+    document = typed.json("compare", "small", *SLOW[2:], "--seeds", "2", "--budget", "400steps", "--detach")
+    first, second = [run["id"] for run in document["runs"]]
+    (third,) = typed.json(*SLOW, "--budget", "30steps", "--after", first, "--detach")["runs"]
+    typed.run("pause", first, second)
+    (supervisor, _) = typed.json("status")["supervisors"]
+    assert supervisor["in_background"] and supervisor["runs"] == [first, second]
+    waits = {run["id"]: run["waits"] for run in typed.json("status")["runs"]}
+    assert waits[third["id"]] == f"waits for {first} to end (which is paused)"
+    typed.run("cancel", first)
+    typed.until("done", third["id"])
+    typed.run("cancel", second)
+
+
+def test_what_cant_go_on_is_said_where_a_supervisor_would_be_left_behind(typed: Typed) -> None:
+    working = typed.start(*SLOW, "--budget", "150steps")
+    typed.until("running", "small-colour-1")
+    working.send_signal(signal.SIGINT)
+    assert working.wait(60) == 130
+    method = typed.bench / "methods" / "colour" / "method.toml"
+    method.write_text(method.read_text() + "# changed")
+    said = typed.run("resume", "small-colour-1", "--detach", status=2)
+    assert said.splitlines()[-1].startswith(
+        "turntable: Method colour has changed (or gone) since run small-c"
+    )
+    (run,) = typed.json("status")["runs"]
+    assert run["waits"].startswith("Method colour has changed")
 
 
 def test_a_failed_run_is_retried_as_a_new_one(typed: Typed) -> None:

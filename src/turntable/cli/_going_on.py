@@ -11,7 +11,8 @@ from . import _options as o
 
 if TYPE_CHECKING:
     from ..bench import Bench
-    from ..jobs import Handling
+    from ..captures.capture import Capture
+    from ..jobs import Handling, RunRequest
 
 
 def go_on(
@@ -40,6 +41,16 @@ def go_on(
     end_comparisons(done, documents, as_json)
 
 
+def plan_and_leave(place: Bench, captures: list[Capture], request: RunRequest, as_json: bool) -> None:
+    """Queue what is asked of some captures, and see to it that a supervisor in the background works on it."""
+    from ..jobs import plan
+
+    runs = [folder.id for capture in captures for folder in plan(place, capture, request)]
+    if left := unanswered(place, runs):
+        leave_behind(place, left, request.handling)
+    print_runs(place, runs, as_json)
+
+
 def unanswered(place: Bench, runs: list[str]) -> list[str]:
     """Those of ``runs`` that have not ended, and for which no supervisor answers; says who answers for the others."""
     from ..turns.queue import Queue
@@ -58,9 +69,27 @@ def unanswered(place: Bench, runs: list[str]) -> list[str]:
 
 
 def leave_behind(place: Bench, runs: list[str], handling: Handling) -> None:
-    """Start a supervisor in the background, and say where."""
-    from ..jobs import detach
+    """Start a supervisor in the background, and say where.
 
+    Raises:
+        TurntableError: none of the runs can be worked on.
+    """
+    from ..jobs import detach, method_of
+    from ..turns.queue import Queue
+    from ..turns.supervisor import CannotGoOn
+
+    faults: dict[str, str] = {}
+    for run in runs:
+        try:
+            method_of(place, place.run_folder(run).asked())
+        except CannotGoOn as error:  # said here, where somebody reads it
+            faults[run] = str(error)
+            Queue(place.record).note_fault(run, faults[run])
+    runs = [run for run in runs if run not in faults]
+    if not runs:
+        raise CannotGoOn(" ".join(faults.values()))
+    for fault in faults.values():
+        o.say(fault)
     pid, log = detach(place, runs, handling)
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     o.say(f"{count} queued; process {pid} works on it in the background and writes to {log}")

@@ -37,7 +37,7 @@ RIGHT = ("budget used", "left", "device s", "steps", "memory MB")
 
 
 def device_lines(view: QueueView) -> list[str]:
-    """A line for every device that is held or waited for."""
+    """A line for every device that is held or waited for, and for every supervisor that has no terminal."""
     lines = []
     for device in view.devices:
         if device["run"] is None:
@@ -46,6 +46,10 @@ def device_lines(view: QueueView) -> list[str]:
         since = f" for {device['held_s']:.0f} s" if device["held_s"] is not None else ""
         elsewhere = "" if device["held_s"] is not None else f" of the bench {device['bench']}"
         lines.append(f"{device['name']}: {device['run']}{elsewhere}{since} (process {device['supervisor']})")
+    for row in view.supervisors:
+        if row["in_background"]:
+            runs = "its run has" if len(row["runs"]) == 1 else f"its {len(row['runs'])} runs have"
+            lines.append(f"Process {row['pid']} works in the background until {runs} ended.")
     return lines
 
 

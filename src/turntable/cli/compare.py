@@ -34,9 +34,11 @@ def compare(
     pose_seed: o.PoseSeedOption = 0,
     device: o.DeviceOption = "cpu",
     settings: o.SetOption = None,
+    detach: o.DetachOption = False,
     policy: o.PolicyOption = "round-robin",
     quantum: o.QuantumOption = 60.0,
     priority: o.PriorityOption = 0,
+    after: o.AfterOption = None,
     memory: o.MemoryOption = None,
     patience: o.PatienceOption = 600.0,
     lpips_weights: o.LpipsOption = None,
@@ -47,22 +49,30 @@ def compare(
 ) -> None:
     """Photos in, every held-out view out: makes the capture, runs the methods, scores and writes the page.
 
-    Interrupted or killed, the same command goes on from the last checkpoint; done, it answers from what it has.
+    Interrupted or killed, the same command goes on from the last checkpoint; done, it answers from what it has. With
+    --detach, the captures are made here, and the rest in the background.
     """
     from ..bench import Bench
-    from ..jobs import check_sources
+    from ..jobs import add, check, check_sources
     from ..jobs import compare as do
     from ..results import capture_document
     from ._ending import end_comparisons
+    from ._going_on import plan_and_leave
     from ._progress import watching
 
-    terms = o.terms(policy, quantum, priority, memory=memory)
+    terms = o.terms(policy, quantum, priority, after, memory)
     request = o.run_request(methods, budget, seeds, device, settings, patience, lpips_weights, fresh, terms)
     options = o.capture_options(
         name, format, long_side, background, every, accept_poses, matching, mapper, frames, pose_seed
     )
     place = Bench.find(bench)
     check_sources(place, [Path(source) for source in sources], options)
+    if detach:
+        check(place, request)
+        with watching() as watcher:
+            captures = [add(place, Path(source), options, watcher) for source in sources]
+        plan_and_leave(place, captures, request, as_json)
+        return
     with watching() as watcher:
         done = [do(place, Path(source), options, request, watcher) for source in sources]
     documents = [capture_document(place, comparison.capture) for comparison in done]

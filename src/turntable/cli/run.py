@@ -35,21 +35,17 @@ def run(
     The runs wait in the bench's queue for their device, whoever else uses it; with --detach, in the background.
     """
     from ..bench import Bench
-    from ..jobs import compare_capture, plan
+    from ..jobs import compare_capture
     from ..results import capture_document
     from ._ending import end_comparisons
-    from ._going_on import leave_behind, print_runs, unanswered
+    from ._going_on import plan_and_leave
     from ._progress import watching
 
     terms = o.terms(policy, quantum, priority, after, memory)
     request = o.run_request(methods, budget, seeds, device, settings, patience, lpips_weights, fresh, terms)
     place = Bench.find(bench)
     if detach:
-        folders = plan(place, place.capture(capture), request)
-        runs = [folder.id for folder in folders]
-        if left := unanswered(place, runs):
-            leave_behind(place, left, request.handling)
-        print_runs(place, runs, as_json)
+        plan_and_leave(place, [place.capture(capture)], request, as_json)
         return
     with watching() as watcher:
         done = compare_capture(place, place.capture(capture), request, watcher)

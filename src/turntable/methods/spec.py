@@ -38,7 +38,7 @@ COMMAND_PLACEHOLDERS = ("capture", "out", "cameras", "steps", "seconds", "seed",
 """What ``train`` and ``render`` of a program may hold, besides ``settings.NAME`` for each of its settings."""
 
 VIEWS_PLACEHOLDERS = ("out", "name", "stem", "index")
-"""What ``views`` of a program may hold; :func:`turntable.captures.layout.find_renderings` says what they mean."""
+"""What ``views`` of a program may hold; :func:`turntable.tasks.renderings.find_renderings` says what they mean."""
 
 _NUMBERS: dict[str, Value] = {"steps": 1, "seconds": 1.0, "seed": 0, "index": 0}
 """The placeholders that are numbers, with an example of each: format specs are tried on it."""

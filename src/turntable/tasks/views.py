@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ..captures.capture import Capture, CaptureView
-from ..captures.layout import TEST, find_renderings, read_rendering, write_transforms
+from ..captures.layout import TEST, write_transforms
 from ..errors import TurntableError
 from ..record import Score
 from ..worker.png import read_png, write_png
 from .metrics import Metric
+from .renderings import find_renderings, read_rendering
 
 NAME = "views"
 

@@ -281,9 +281,9 @@ class Queue:
                     f"UPDATE {table} SET heartbeat = ? WHERE {_IS_WHO}", (time.monotonic(), *_values(who))
                 )
 
-    def answering(self, run: str, but: Who | None = None) -> list[Who]:
-        """The supervisors that answer for a run, ``but`` one."""
-        live = {row.who for row in self.supervisors()} - {but}
+    def answering(self, run: str) -> list[Who]:
+        """The supervisors that answer for a run."""
+        live = {row.who for row in self.supervisors()}
         rows = self._record.read("SELECT * FROM wanted WHERE run = ?", (run,))
         return [who for who in map(_who, rows) if who in live]
 

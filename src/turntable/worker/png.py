@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def write_png(path: Path, image: np.ndarray) -> None:
         OSError: the file can't be written; what was there before stays.
     """
     data = encode_png(image)
-    temporary = path.with_name(".{}.{}.tmp".format(path.name, os.getpid()))
+    temporary = path.with_name(".{}.{}.{}.tmp".format(path.name, os.getpid(), threading.get_ident()))
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
