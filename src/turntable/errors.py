@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 from collections.abc import Iterable
 
@@ -25,6 +24,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> TurntableError:
         name: what was asked for.
         known: the valid names.
     """
+    import difflib  # not above: `turntable status` needs none
+
     valid = sorted(known)
     near = difflib.get_close_matches(name, valid, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -5,7 +5,6 @@ Every file of a bench is written to a temporary name beside it, flushed to the d
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -59,6 +58,8 @@ def read_json(path: Path) -> Any:
 
 def sha256_of(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
+    import hashlib  # not above: it takes 5 ms, and `turntable status` needs no hash
+
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

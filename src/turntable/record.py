@@ -7,7 +7,6 @@ It repeats what lies in the run folders, so that ``status`` and ``scores`` need 
 from __future__ import annotations
 
 import enum
-import hashlib
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -128,6 +127,8 @@ _NEXT_PLACE = "SELECT coalesce(max(place), 0) + 1 FROM queue"
 
 def definition_id(text: str) -> str:
     """The short name under which a score's definition is stored: 12 hex digits of its sha256."""
+    import hashlib  # not above: it takes 5 ms, and `turntable status` needs no hash
+
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -412,7 +413,8 @@ class Record:
 
     def count_runs(self) -> int:
         """How many runs there are."""
-        return self.read("SELECT count(*) FROM runs")[0][0]
+        # Runs are never removed but all at once, so that their row numbers have no gaps; to count 100,000 takes 5 ms.
+        return self.read("SELECT coalesce(max(rowid), 0) FROM runs")[0][0]
 
     def run(self, run: str) -> RunRow | None:
         """One run, or None."""
