@@ -340,7 +340,8 @@ def test_programs_take_turns_on_a_card_and_end_with_the_losses_of_undisturbed_on
     assert {turn["run"] for turn in moved} == set(runs)
     assert all("frozen (" in turn["how"] for turn in paused)
     steps = [call.split()[0] for call in machine.calls()]
-    assert steps.count("restore") == steps.count("unlock") == len(moved)
+    # One that has made its last call of CUDA may end, once it is let go on, before it is given anything back.
+    assert len(moved) - len(runs) <= steps.count("restore") == steps.count("unlock") <= len(moved)
 
 
 def test_a_paused_program_leaves_the_card_to_others_and_goes_on_when_it_is_resumed(
