@@ -106,9 +106,11 @@ def _wish(bench: Bench, run: str, wish: str, wait_s: float) -> RunRow:
     deadline = time.monotonic() + wait_s
     while True:
         row = bench.row(run)
-        if row.state.ended or (
-            row.state is not State.PAUSED if wish == RESUME else row.state is BECOMES[wish]
-        ):
+        granted = row.state is not State.PAUSED if wish == RESUME else row.state is BECOMES[wish]
+        if row.state.ended or granted:
+            # Its device is given back a moment later: whoever asked for it back finds it free.
+            while wish != RESUME and queue.holds_device(run) and time.monotonic() < deadline:
+                time.sleep(LOOK_EVERY_S)
             return row
         if grant(folder, bench.record, wish):
             continue

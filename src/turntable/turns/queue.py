@@ -219,6 +219,10 @@ class Queue:
             for row in self._record.read("SELECT * FROM leases")
         ]
 
+    def holds_device(self, run: str) -> bool:
+        """Whether somebody who may be alive holds a device for a run."""
+        return any(lease.run == run and lease.stands for lease in self.leases())
+
     def take_lease(self, device: str, run: str, who: Who, priority: int) -> None:
         """Write down that we hold ``device`` (whose kernel lock we have) for ``run``."""
         now = time.monotonic()
