@@ -19,11 +19,7 @@ from .run import Asked, RunFolder
 if TYPE_CHECKING:  # they bring NumPy and a TOML parser, for which `turntable status` need not wait
     from .captures.capture import Capture
     from .methods.spec import Method
-
-_BENCH_TOML = """\
-# This folder is a Turntable bench. Settings of the bench go here.
-format = 1
-"""
+    from .settings import Settings
 
 
 class Bench:
@@ -83,10 +79,12 @@ class Bench:
         if self.folder.exists() and not self.folder.is_dir():
             raise TurntableError(f"A bench is a folder, but {self.folder} is a file. Choose another --bench.")
         try:
+            from .settings import BENCH_TOML
+
             for folder in (self.folder, self.captures_folder, self.runs_folder, self.methods_folder):
                 folder.mkdir(parents=True, exist_ok=True)
             if not self.exists:
-                write_text(self.folder / "bench.toml", _BENCH_TOML)
+                write_text(self.folder / "bench.toml", BENCH_TOML)
             probe = self.folder / f".writable.{os.getpid()}"
             probe.touch()
             probe.unlink()
@@ -107,6 +105,16 @@ class Bench:
         if lost and any(self.runs_folder.glob("*/run.json")):
             self._rebuild(record)
         return record
+
+    def settings(self) -> Settings:
+        """What ``bench.toml`` says.
+
+        Raises:
+            TurntableError: it isn't TOML, or says something that isn't known.
+        """
+        from .settings import read_settings
+
+        return read_settings(self.folder / "bench.toml")
 
     def captures(self) -> dict[str, Capture]:
         """All captures by name, but those that are damaged: see :meth:`faults`."""

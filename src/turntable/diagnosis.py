@@ -39,10 +39,8 @@ def examine(bench: Bench) -> list[Finding]:
         *([_kernels()] if "splat" in bench.methods() else []),
         _package("av", "frames of videos", "a video can't be a source"),
         _package("flip-evaluator", "the score flip", "nothing can be scored"),
-        _program(
-            "bwrap", "bubblewrap", "not used yet: methods run unprotected, with your rights and network"
-        ),
-        _program("uv", "uv", "not used yet: methods run in Turntable's own environment"),
+        *_protection(),
+        _uv(),
         *_turns(),
         *_bench(bench),
         _disk(bench),
@@ -86,9 +84,38 @@ def _package(name: str, gives: str, otherwise: str) -> Finding:
         return Finding(gives, False, f"package {name} is missing: {otherwise}")
 
 
-def _program(command: str, name: str, text: str) -> Finding:
-    found = shutil.which(command)
-    return Finding(name, found is not None, f"{found or 'not found'}; {text}")
+def _uv() -> Finding:
+    from .environments.uv import program
+
+    try:
+        return Finding("environments", True, f"built with {program()}")
+    except TurntableError as error:
+        return Finding("environments", False, str(error))
+
+
+def _protection() -> list[Finding]:
+    """What protects this machine from its methods, and what doesn't."""
+    from .environments import sandbox
+    from .turns.cgroup import Cgroup
+    from .turns.limits import limit
+    from .turns.process import MOST_PROCESSES, most_memory_bytes
+
+    reason = sandbox.why_not()
+    seen = "methods see the system, their own files and the training photos alone; no network unless they ask for it"
+    findings = [Finding("sandbox", reason is None, reason or f"bubblewrap: {seen}")]
+    group = Cgroup.create("doctor")
+    limits = limit("doctor", group, most_memory_bytes(), MOST_PROCESSES)
+    if group is not None:
+        group.remove()
+    limits.remove()
+    has = [f"{most_memory_bytes() / 2**30:.1f} GiB of memory"] * limits.memory
+    has += [f"{MOST_PROCESSES} processes"] * limits.processes
+    hasn = ["fill the memory"] * (not limits.memory) + ["start processes without end"] * (
+        not limits.processes
+    )
+    parts = [f"a run has at most {' and '.join(has)}"] if has else []
+    parts += [f"a method can {' and '.join(hasn)} (no control group can be limited here)"] if hasn else []
+    return [*findings, Finding("limits", not hasn, "; ".join(parts))]
 
 
 def _turns() -> list[Finding]:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .bench import Bench
+from .environments import place_of
 from .errors import TurntableError, disk_error
 from .jobs import method_of
 from .tasks.views import ViewsTask
 from .turns import checkpoint
-from .turns.process import WorkerFailed, WorkerProcess
+from .turns.process import Quarters, WorkerFailed, WorkerProcess
 from .turns.python_run import start_method
 from .turns.watcher import Watcher
 
 PATIENCE_S = 600.0
 
 
-def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher) -> Path:
+def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher, walls: bool = True) -> Path:
     """Write a run's result as a file of the kind ``form`` (its suffix without the dot).
 
     Args:
@@ -29,6 +29,7 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
         form: ``ply``, ``spz`` or whatever the method exports.
         out: where to; ``<run>.<form>`` in the working folder if None.
         watcher: told how it goes.
+        walls: whether the method is walled in, where that can be done.
 
     Returns:
         The file written.
@@ -58,11 +59,18 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
     try:
         with lock, TemporaryDirectory(dir=folder.path, prefix=".export-") as scratch:
             with folder.log_path.open("ab") as log:
-                worker = WorkerProcess(sys.executable, folder.path, log, (lock.fileno(),), PATIENCE_S)
+                task = ViewsTask(bench.capture(asked.capture), {})
+                quarters = Quarters(
+                    folder.path,
+                    place_of(bench, method, walls, watcher.note),
+                    read=(task.folder,),
+                    write=(Path(scratch),),
+                    hidden=task.held_out_files(),
+                )
+                worker = WorkerProcess(quarters, log, (lock.fileno(),), PATIENCE_S)
                 try:
                     worker.greet()
-                    inputs = ViewsTask(bench.capture(asked.capture), {}).inputs()
-                    start_method(worker, asked, method, bench.row(run).device, saved, inputs)
+                    start_method(worker, asked, method, bench.row(run).device, saved, task.inputs())
                     watcher.run_doing(run, "exporting", 0, 0)
                     worker.send("export", folder=scratch)
                     files = worker.await_("exported")["files"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,22 @@ def read_json(path: Path) -> Any:
         raise TurntableError(f"{path} is missing; it is needed to read {path.parent}.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise TurntableError(f"{path} is damaged ({error}); move {path.parent} away.") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The TOML file ``path``, which must be there.
+
+    Raises:
+        TurntableError: it is no TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:  # the same parser, before it came with Python
+        import tomli as tomllib  # pyright: ignore[reportMissingImports]
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TurntableError(f"{path} is not valid TOML: {error}.") from None
 
 
 def sha256_of(path: Path) -> str:

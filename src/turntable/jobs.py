@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from .bench import Bench
 from .captures.build import CaptureOptions, add_capture, add_source, scratch_folder
 from .captures.capture import Capture
 from .captures.source import Progress
+from .environments import KINDS as ENVIRONMENT_KINDS
+from .environments import place_of
 from .errors import TurntableError, disk_error, unknown_name
 from .machine import load_pycolmap, versions
 from .methods.spec import Method, Value
@@ -49,12 +51,14 @@ class Handling:
         lpips_weights: a file of LPIPS weights, or None to score without.
         places: folders of methods, beside those that the runs themselves remember.
         detached: whether the process has no terminal.
+        walls: whether methods are walled in, where that can be done.
     """
 
     patience: Patience = field(default_factory=Patience)
     lpips_weights: Path | None = None
     places: tuple[str, ...] = ()
     detached: bool = False
+    walls: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class RunRequest:
         fresh: make new runs even where the same question has been answered before.
         command: what the user typed, to be shown on the page; "" where nobody typed anything.
         terms: on what terms they take their turns: round robin by :data:`QUANTUM_S` unless said otherwise.
+        walls: whether methods are walled in, where that can be done.
     """
 
     methods: tuple[str, ...]
@@ -84,11 +89,12 @@ class RunRequest:
     fresh: bool = False
     command: str = ""
     terms: Terms = field(default_factory=lambda: Terms(quantum_s=QUANTUM_S))
+    walls: bool = True
 
     @property
     def handling(self) -> Handling:
         """How whoever asks this sees its runs through."""
-        return Handling(self.patience, self.lpips_weights, self.methods)
+        return Handling(self.patience, self.lpips_weights, self.methods, walls=self.walls)
 
 
 @dataclass(frozen=True)
@@ -132,10 +138,19 @@ def check(bench: Bench, request: RunRequest) -> dict[str, Method]:
     return chosen
 
 
-def plan(bench: Bench, capture: Capture, request: RunRequest) -> list[RunFolder]:
+def plan(
+    bench: Bench, capture: Capture, request: RunRequest, say: Callable[[str], None] = lambda text: None
+) -> list[RunFolder]:
     """The runs that answer ``request``: those that there are, unfinished ones among them, and new ones.
 
-    A run that failed is not an answer to wait for: asked again, a new one is made beside it.
+    A run that failed is not an answer to wait for: asked again, a new one is made beside it. The environments of the
+    methods are built first, so that no run waits for that with a device in its hands.
+
+    Args:
+        bench: where they are.
+        capture: what they are on.
+        request: what is asked.
+        say: told what is being done, a line each.
 
     Raises:
         TurntableError: as :func:`check`, or the capture's files have been changed.
@@ -143,6 +158,7 @@ def plan(bench: Bench, capture: Capture, request: RunRequest) -> list[RunFolder]
     chosen = list(check(bench, request).values())
     capture.check()
     settings = _settings_by_method(chosen, request.settings)
+    places = {method.name: place_of(bench, method, request.walls, say) for method in chosen}
     fingerprints = {method.name: method.fingerprint() for method in chosen}
     known_versions = versions()
     folders = []
@@ -163,7 +179,7 @@ def plan(bench: Bench, capture: Capture, request: RunRequest) -> list[RunFolder]
                     device=check_device(request.device),
                     created=time.time(),
                     command=request.command,
-                    versions=known_versions,
+                    versions={**known_versions, "environment": places[method.name].environment},
                     terms=replace(request.terms, owner=os.getuid(), own_only=method.is_program),
                 )
                 answer = _find_answer(bench, asked, request.fresh)
@@ -204,8 +220,9 @@ def work(
         asked = folder.asked()
         method = method_of(own, asked, handling.places)
         task = _task_of(own, folder, chosen_metrics)
+        place = place_of(own, method, handling.walls, watcher.note)
         kind = ProgramRun if method.is_program else PythonRun
-        return kind(folder, method, task, record, handling.patience, watcher)
+        return kind(folder, method, place, task, record, handling.patience, watcher)
 
     rota = Rota(bench.folder, lambda: Record(bench.record.path), prepare, watcher)
     rota.work([folder.id for folder in folders], handling.detached)
@@ -304,7 +321,7 @@ def compare_capture(bench: Bench, capture: Capture, request: RunRequest, watcher
     from .report.collect import write_page
 
     problems: list[str] = []
-    rows = work(bench, plan(bench, capture, request), request.handling, watcher, problems)
+    rows = work(bench, plan(bench, capture, request, watcher.note), request.handling, watcher, problems)
     page = write_page(bench, capture, watcher)
     return Comparison(capture, rows, page, problems)
 
@@ -342,6 +359,7 @@ def detach(bench: Bench, runs: Sequence[str], handling: Handling) -> tuple[int, 
     command = [sys.executable, "-m", "turntable", "resume", *runs, "--bench", str(bench.folder)]
     command += ["--patience", str(handling.patience.message_s)]
     command += ["--lpips-weights", str(handling.lpips_weights.resolve())] if handling.lpips_weights else []
+    command += [] if handling.walls else ["--no-sandbox"]
     path = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     with path.open("ab") as log:
         process = subprocess.Popen(
@@ -377,7 +395,7 @@ def add(bench: Bench, source: Path, options: CaptureOptions, watcher: Watcher) -
     bench.make()
     load_pycolmap()
     try:
-        return add_capture(source, bench.captures_folder, options, Progress(watcher.capture_progress))
+        return add_capture(source, bench.captures_folder, options, _progress(watcher))
     except OSError as error:
         raise disk_error(error, f"a capture in {bench.captures_folder}") from error
 
@@ -387,7 +405,7 @@ def demo_capture(bench: Bench, watcher: Watcher, seed: int = 0) -> Capture:
     from .captures.demo import demo_source
 
     bench.make()
-    progress = Progress(watcher.capture_progress)
+    progress = _progress(watcher)
     load_pycolmap()
     options = CaptureOptions(format="demo", seed=seed)
     identity = {"demo": DEMO_VERSION, "seed": seed}
@@ -403,6 +421,10 @@ def demo_capture(bench: Bench, watcher: Watcher, seed: int = 0) -> Capture:
             )
     except OSError as error:
         raise disk_error(error, f"the demo's capture in {bench.folder}") from error
+
+
+def _progress(watcher: Watcher) -> Progress:
+    return Progress(lambda what, done, total: watcher.job_progress(f"capture: {what}", done, total))
 
 
 def _find_answer(bench: Bench, asked: Asked, fresh: bool) -> RunFolder | None:
@@ -451,9 +473,10 @@ def _check_runnable(method: Method, device: str, budget: Budget) -> None:
         raise TurntableError(
             f"Method {method.name} is for the task {method.task!r}; this version runs 'views'."
         )
-    if method.environment["kind"] != "host":
+    if method.environment["kind"] not in ENVIRONMENT_KINDS:
         raise TurntableError(
-            f"Method {method.name} wants environment {method.environment['kind']!r}; this version runs 'host' only."
+            f"Method {method.name} wants an environment of kind {method.environment['kind']!r}; this version runs "
+            f"{', '.join(ENVIRONMENT_KINDS)}."
         )
     if method.is_program and (reason := method.command.takes(budget.kind)) is not None:
         raise TurntableError(f"Method {method.name}: {reason}")

@@ -17,6 +17,7 @@ import pytest
 
 from conftest import make_capture, make_method
 from turntable.bench import Bench
+from turntable.environments import place_of
 from turntable.jobs import RunRequest, plan, work
 from turntable.record import State
 from turntable.results import capture_document
@@ -260,12 +261,13 @@ def test_an_interruption_during_a_save_commits_that_save_whole(bench: Bench) -> 
 
 
 def test_children_that_a_killed_worker_left_are_ended_and_the_run_goes_on(bench: Bench) -> None:
+    """Without walls, that is: those take all with them that is inside."""
     code = (
         "import sys; from pathlib import Path; from turntable.bench import Bench;"
         "from turntable.jobs import RunRequest, plan, work; from turntable.run import Budget;"
         "from turntable.turns.watcher import Watcher;"
         "bench = Bench(Path(sys.argv[1]));"
-        "wanted = RunRequest(('colour',), Budget(steps=100), settings=('mode=child',));"
+        "wanted = RunRequest(('colour',), Budget(steps=100), settings=('mode=child',), walls=False);"
         "work(bench, plan(bench, bench.capture('small'), wanted), wanted.handling, Watcher())"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(bench.folder)])
@@ -281,7 +283,8 @@ def test_children_that_a_killed_worker_left_are_ended_and_the_run_goes_on(bench:
         p.pid for p in psutil.process_iter() if alive(p.pid) and p.pid != group and os.getpgid(p.pid) == group
     ]
     assert left, "the method's child lives on, with the run's lock"
-    assert do(bench, RunRequest(("colour",), Budget(steps=100), settings=("mode=child",))).id == folder.id
+    again = RunRequest(("colour",), Budget(steps=100), settings=("mode=child",), walls=False)
+    assert do(bench, again).id == folder.id
     assert bench.row(folder.id).state is State.DONE
     assert not [pid for pid in left if alive(pid)]
 
@@ -295,6 +298,7 @@ def test_a_run_that_another_supervisor_holds_is_said_to_be_busy(bench: Bench) ->
         PythonRun(
             folder,
             bench.method("colour"),
+            place_of(bench, bench.method("colour"), True, lambda text: None),
             ViewsTask(bench.capture("small"), metrics()),
             bench.record,
             Patience(),

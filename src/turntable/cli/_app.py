@@ -15,8 +15,10 @@ from . import (
     compare,
     demo,
     doctor,
+    env,
     export,
     method,
+    pack,
     pause,
     report,
     resume,
@@ -24,6 +26,7 @@ from . import (
     run,
     scores,
     status,
+    unpack,
     watch,
 )
 
@@ -37,10 +40,27 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (demo, compare, run, status, watch, pause, resume, cancel, retry, scores, report, export, doctor):
+for verb in (
+    demo,
+    compare,
+    run,
+    status,
+    watch,
+    pause,
+    resume,
+    cancel,
+    retry,
+    scores,
+    report,
+    export,
+    pack,
+    unpack,
+    doctor,
+):
     app.command()(getattr(verb, verb.__name__.rpartition(".")[2]))
 app.add_typer(capture.app, name="capture", help="Captures: add, list, show.")
-app.add_typer(method.app, name="method", help="Methods: list, show.")
+app.add_typer(method.app, name="method", help="Methods: list, show, new, check, install.")
+app.add_typer(env.app, name="env", help="Environments of methods: list, build, lock, export, remove, prune.")
 
 
 def _print_version(wanted: bool) -> None:

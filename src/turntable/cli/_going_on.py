@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def go_on(
-    place: Bench, runs: list[str], detach: bool, patience: float, lpips_weights: Path | None, as_json: bool
+    place: Bench,
+    runs: list[str],
+    detach: bool,
+    patience: float,
+    lpips_weights: Path | None,
+    no_sandbox: bool,
+    as_json: bool,
 ) -> None:
     """See to it that a supervisor works on ``runs``: one that is there, one in the background, or this process."""
     from ..jobs import Handling
@@ -25,7 +31,9 @@ def go_on(
     if not left:
         print_runs(place, runs, as_json)
         return
-    handling = Handling(o.checked_patience(patience), lpips_weights, detached=not o.has_terminal())
+    handling = Handling(
+        o.checked_patience(patience), lpips_weights, detached=not o.has_terminal(), walls=not no_sandbox
+    )
     if detach:
         leave_behind(place, left, handling)
         print_runs(place, runs, as_json)
@@ -45,7 +53,7 @@ def plan_and_leave(place: Bench, captures: list[Capture], request: RunRequest, a
     """Queue what is asked of some captures, and see to it that a supervisor in the background works on it."""
     from ..jobs import plan
 
-    runs = [folder.id for capture in captures for folder in plan(place, capture, request)]
+    runs = [folder.id for capture in captures for folder in plan(place, capture, request, o.say)]
     if left := unanswered(place, runs):
         leave_behind(place, left, request.handling)
     print_runs(place, runs, as_json)

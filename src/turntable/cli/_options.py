@@ -91,6 +91,14 @@ FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Make new runs even where the same was asked before.")
 ]
 
+NoSandboxOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-sandbox",
+        help="Run methods with your own rights: they can read your files and reach the network.",
+    ),
+]
+
 RunsArgument = Annotated[
     list[str], typer.Argument(metavar="RUN", help="Runs by their ids (see status).", show_default=False)
 ]
@@ -290,6 +298,7 @@ def run_request(
     lpips_weights: Path | None,
     fresh: bool,
     terms: Terms,
+    no_sandbox: bool = False,
 ) -> RunRequest:
     """What is asked of methods, from the command line's options."""
     from ..jobs import RunRequest
@@ -306,6 +315,7 @@ def run_request(
         fresh=fresh,
         command=shlex.join(["turntable", *sys.argv[1:]]),
         terms=terms,
+        walls=not no_sandbox,
     )
 
 

@@ -26,10 +26,10 @@ class Lines(Watcher):
         """Print a line."""
         print(text, file=sys.stderr, flush=True)
 
-    def capture_progress(self, what: str, done: int, total: int) -> None:
+    def job_progress(self, what: str, done: int, total: int) -> None:
         if what != self._what:
             self._what = what
-            self.say(f"capture: {what}")
+            self.say(what)
 
     def note(self, text: str) -> None:
         self.say(text)
@@ -97,14 +97,14 @@ class Bars(Lines):
         if name in self._tasks:
             self._progress.remove_task(self._tasks.pop(name))
 
-    def capture_progress(self, what: str, done: int, total: int) -> None:
+    def job_progress(self, what: str, done: int, total: int) -> None:
         if what != self._what:
-            self._drop(f"capture: {self._what}")
+            self._drop(self._what)
             self._what = what
-        self._bar(f"capture: {what}", done, total or None, "")
+        self._bar(what, done, total or None, "")
 
     def run_started(self, run: str, fraction: float) -> None:
-        self._drop(f"capture: {self._what}")
+        self._drop(self._what)
         self._bar(run, fraction, 1.0, "")
 
     def run_progress(self, run: str, fraction: float, state: dict[str, Any], info: dict[str, Any]) -> None:

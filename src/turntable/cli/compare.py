@@ -43,6 +43,7 @@ def compare(
     patience: o.PatienceOption = 600.0,
     lpips_weights: o.LpipsOption = None,
     fresh: o.FreshOption = False,
+    no_sandbox: o.NoSandboxOption = False,
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
@@ -61,7 +62,9 @@ def compare(
     from ._progress import watching
 
     terms = o.terms(policy, quantum, priority, after, memory)
-    request = o.run_request(methods, budget, seeds, device, settings, patience, lpips_weights, fresh, terms)
+    request = o.run_request(
+        methods, budget, seeds, device, settings, patience, lpips_weights, fresh, terms, no_sandbox
+    )
     options = o.capture_options(
         name, format, long_side, background, every, accept_poses, matching, mapper, frames, pose_seed
     )

@@ -17,6 +17,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Where to.", show_default="RUN.ply, here")
     ] = None,
+    no_sandbox: o.NoSandboxOption = False,
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
@@ -27,7 +28,7 @@ def export(
     from ._progress import watching
 
     with watching() as watcher:
-        written = do(Bench.find(bench), run, form, out, watcher)
+        written = do(Bench.find(bench), run, form, out, watcher, not no_sandbox)
     if as_json:
         o.print_json({"file": str(written), "bytes": written.stat().st_size})
     else:

@@ -11,6 +11,7 @@ def resume(
     detach: o.DetachOption = False,
     patience: o.PatienceOption = 600.0,
     lpips_weights: o.LpipsOption = None,
+    no_sandbox: o.NoSandboxOption = False,
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
@@ -31,4 +32,4 @@ def resume(
     for run in runs:
         if not place.row(run).state.ended:
             do(place, run)
-    go_on(place, runs, detach, patience, lpips_weights, as_json)
+    go_on(place, runs, detach, patience, lpips_weights, no_sandbox, as_json)

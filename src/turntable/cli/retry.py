@@ -11,6 +11,7 @@ def retry(
     detach: o.DetachOption = False,
     patience: o.PatienceOption = 600.0,
     lpips_weights: o.LpipsOption = None,
+    no_sandbox: o.NoSandboxOption = False,
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
@@ -26,4 +27,4 @@ def retry(
     new = [do(place, run).id for run in runs]
     for old, run in zip(runs, new, strict=True):
         o.say(f"{old}: asked again as {run}")
-    go_on(place, new, detach, patience, lpips_weights, as_json)
+    go_on(place, new, detach, patience, lpips_weights, no_sandbox, as_json)

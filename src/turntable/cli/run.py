@@ -26,6 +26,7 @@ def run(
     patience: o.PatienceOption = 600.0,
     lpips_weights: o.LpipsOption = None,
     fresh: o.FreshOption = False,
+    no_sandbox: o.NoSandboxOption = False,
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
@@ -42,7 +43,9 @@ def run(
     from ._progress import watching
 
     terms = o.terms(policy, quantum, priority, after, memory)
-    request = o.run_request(methods, budget, seeds, device, settings, patience, lpips_weights, fresh, terms)
+    request = o.run_request(
+        methods, budget, seeds, device, settings, patience, lpips_weights, fresh, terms, no_sandbox
+    )
     place = Bench.find(bench)
     if detach:
         plan_and_leave(place, [place.capture(capture)], request, as_json)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +16,7 @@ from string import Formatter
 from typing import Any, Literal
 
 from ..errors import TurntableError, unknown_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # the same parser, before it came with Python
-    import tomli as tomllib  # pyright: ignore[reportMissingImports]
+from ..files import read_toml
 
 TASKS = ("views", "surface", "personalise", "edit")
 """Every task of the design; which of them this version can ask is ``turntable.tasks``' business."""
@@ -185,23 +180,26 @@ class Method:
     devices: tuple[str, ...] = DEVICES
 
     @classmethod
-    def load(cls, folder: Path, origin: str = "bench") -> Method:
+    def load(cls, folder: Path, origin: str = "bench", elsewhere: bool = False) -> Method:
         """Read ``folder/method.toml``.
+
+        Args:
+            folder: where it lies.
+            origin: as of the method.
+            elsewhere: whether the folder may be called anything, since it is on its way to a bench.
 
         Raises:
             TurntableError: it is missing, is no TOML, or breaks a rule; the message says which.
         """
         path = folder / "method.toml"
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            table = read_toml(path)
         except FileNotFoundError:
             raise TurntableError(
                 f"A method is a folder with a method.toml; there is none in {folder}."
             ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise TurntableError(f"{path} is not valid TOML: {error}.") from None
         name = _text(path, table, "name")
-        if name != folder.name:
+        if name != folder.name and not elsewhere:
             raise TurntableError(f"{path}: name must be the folder's name {folder.name!r}, not {name!r}.")
         task = _text(path, table, "task")
         if task not in TASKS:

@@ -33,7 +33,7 @@ def write_page(bench: Bench, capture: Capture, watcher: Watcher) -> Path:
     return build_page(
         collect(bench, capture),
         bench.reports_folder / capture.name,
-        lambda done, total: watcher.capture_progress("page", done, total),
+        lambda done, total: watcher.job_progress("page", done, total),
     )
 
 

@@ -30,6 +30,19 @@ class ViewsTask:
         self.capture = capture
         self.metrics = dict(metrics)
 
+    answers = ("views", "curve", "depth")
+    """The folders in a run's that a worker's answers go to."""
+
+    @property
+    def folder(self) -> Path:
+        """The capture's folder."""
+        return self.capture.folder
+
+    def held_out_files(self) -> tuple[Path, ...]:
+        """The held-out photos and their masks: no method may see them."""
+        files = [path for view in self.capture.held_out for path in (view.image_path, view.mask_path)]
+        return tuple(path for path in files if path is not None)
+
     def inputs(self) -> dict[str, Any]:
         """What the worker may know: training views, sparse points and background; nothing that is held out."""
         points = self.capture.points_path

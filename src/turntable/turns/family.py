@@ -25,6 +25,7 @@ from pathlib import Path
 
 import psutil
 
+from ..environments.sandbox import PROGRAM as WALL
 from .cgroup import Cgroup
 
 MARK = "TURNTABLE_RUN"
@@ -167,7 +168,9 @@ class Family:
         if grace_s > 0:
             # Asked once: what they start from now on to tidy up isn't to be asked to end.
             for member in self.members():
-                send(member, signal.SIGTERM)
+                # Walls take everything inside with them, at once: they end when all inside have ended.
+                if not _is_wall(member):
+                    send(member, signal.SIGTERM)
             # Thawed after they were asked, so that they do nothing else before they act on it.
             self.thaw()
             deadline = time.monotonic() + grace_s
@@ -294,6 +297,12 @@ def is_foreign(pid: int) -> bool:
         OSError: it is gone.
     """
     return os.getsid(pid) != os.getsid(0)
+
+
+def _is_wall(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.name() == WALL
+    return False
 
 
 def _is_alive(process: psutil.Process) -> bool:

@@ -16,15 +16,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import psutil
 
+from ..environments.place import Place
 from ..run import RunFolder
 from ..worker import protocol
 from .cgroup import Cgroup
 from .family import MARK, Family
+from .limits import limit
 
 WORKER = Path(protocol.__file__).parent / "__main__.py"
 LAUNCH = Path(protocol.__file__).parent / "launch.py"
@@ -32,6 +35,9 @@ GRACE_S = 5.0
 LONGEST_CAUSE = 500
 OUT_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 TICK_S = 0.1
+MOST_PROCESSES = 4096
+"""A program that uses every core of a large machine has hundreds of threads; a fork bomb has all that it is given."""
+
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """Signals that a crash doesn't raise: somebody sent them, and the method isn't to blame."""
 
@@ -44,39 +50,75 @@ class WorkerKilled(WorkerFailed):
     """Somebody killed the worker: not its own fault, as far as can be seen."""
 
 
+@dataclass(frozen=True)
+class Quarters:
+    """Where a run's processes live, and what they may have of this machine.
+
+    Args:
+        folder: the run's.
+        place: the method's environment, and whether there are walls around it.
+        read: what they may read beside what the place has; the run's folder always.
+        write: what is theirs to write to.
+        hidden: what of all that they may not see: whatever is held out.
+        most_memory_bytes: more is refused by the kernel, where a control group can be limited.
+        most_processes: so many, threads among them.
+    """
+
+    folder: Path
+    place: Place
+    read: tuple[Path, ...] = ()
+    write: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
+    most_memory_bytes: int = field(default_factory=lambda: most_memory_bytes())
+    most_processes: int = field(default_factory=lambda: MOST_PROCESSES)
+
+    def command(self, words: Sequence[str], cwd: Path) -> list[str]:
+        """The command that runs ``words`` there."""
+        return self.place.command(words, cwd, (self.folder, *self.read), self.write, self.hidden)
+
+
 class RunProcess:
     """The process that a run was started with, and whatever that started."""
 
     def __init__(
         self,
         words: Sequence[str],
-        folder: Path,
+        quarters: Quarters,
         log: IO[bytes],
         inherited: Sequence[int],
         cwd: Path | None = None,
-        **environment: str,
     ) -> None:
         """Start it.
 
         Args:
             words: the program and its arguments.
-            folder: the run's folder.
+            quarters: where, and with what around it.
             log: where its output goes.
             inherited: descriptors that it keeps: the run's lock and the device's.
             cwd: the folder that it works in; the run's if None.
-            environment: variables that it gets beside our own.
 
         Raises:
-            OSError: there is no such program, or it can't be started.
+            OSError: it can't be started.
         """
         self.kills_before = out_of_memory_kills()
+        folder = quarters.folder
         cgroup = Cgroup.create(cgroup_name(folder))
+        self._walled = quarters.place.no_walls is None
+        self.limits = limit(cgroup_name(folder), cgroup, quarters.most_memory_bytes, quarters.most_processes)
         self._cgroup = cgroup
+        groups = [*self.limits.groups, *([] if cgroup is None else [cgroup.folder])]
+        joined = os.pathsep.join(str(group / "cgroup.procs") for group in groups) or "-"
+        command = quarters.command(words, cwd or folder)
+        # Isolated, and without site: it only asks to die with us, joins the groups and becomes the command.
         self.process = subprocess.Popen(
-            words,
+            [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), joined, *command],
             cwd=cwd or folder,
-            # Cards are counted as the driver counts them, not fastest first: as the locks of devices are.
-            env={**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **environment, MARK: str(folder)},
+            env={
+                **quarters.place.variables(),
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONHASHSEED": "0",
+                MARK: str(folder),
+            },
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -84,11 +126,6 @@ class RunProcess:
             start_new_session=True,
         )
         self.pid = self.process.pid
-        if cgroup is not None:
-            with contextlib.suppress(
-                OSError
-            ):  # it is over already, or may not be moved: there are other ways
-                cgroup.add(self.pid)
         self.family = Family(self.pid, str(folder), cgroup=cgroup)
 
     def end(self, grace_s: float = GRACE_S) -> None:
@@ -98,10 +135,13 @@ class RunProcess:
             self.process.wait(GRACE_S)
         if self._cgroup is not None:
             self._cgroup.remove()
+        self.limits.remove()
 
     def why_it_died(self) -> WorkerFailed:
         """What its end means for the run."""
         status = self.process.returncode
+        if self._walled and status is not None and 128 < status < 128 + signal.NSIG:
+            status = 128 - status  # so says the wall, as a shell would, of who died inside by a signal
         out_of_memory = out_of_memory_kills() > self.kills_before
         kind = (
             WorkerKilled
@@ -115,13 +155,12 @@ class WorkerProcess:
     """A worker and the socket to it."""
 
     def __init__(
-        self, python: str, folder: Path, log: IO[bytes], inherited: Sequence[int], patience_s: float
+        self, quarters: Quarters, log: IO[bytes], inherited: Sequence[int], patience_s: float
     ) -> None:
         """Start a worker.
 
         Args:
-            python: the interpreter of the method's environment.
-            folder: its working folder.
+            quarters: where; its interpreter is the place's.
             log: where its output goes.
             inherited: descriptors that it keeps: the run's lock and the device's.
             patience_s: how long, in seconds, it may say nothing before it counts as hung.
@@ -129,16 +168,14 @@ class WorkerProcess:
         self.patience_s = patience_s
         self.tick: Callable[[], None] = lambda: None
         """Called several times a second while the worker is waited for; what it raises ends the waiting."""
-        self._folder = folder
+        self._folder = quarters.folder
         ours, theirs = socket.socketpair()
         with theirs:
             self._run = RunProcess(
-                [python, str(WORKER), str(theirs.fileno())],
-                folder,
+                [str(quarters.place.python), str(WORKER), str(theirs.fileno())],
+                quarters,
                 log,
                 (theirs.fileno(), *inherited),
-                PYTHONUNBUFFERED="1",
-                PYTHONHASHSEED="0",
             )
         self._channel = protocol.Channel(ours)
         self.pid = self._run.pid
@@ -228,9 +265,11 @@ class WorkerProcess:
         return [member.pid for member in self._run.family.members()]
 
     def resident_bytes(self) -> int:
-        """Memory that the worker has resident, in bytes; not what it started: that takes a walk through all processes."""
+        """Memory that the worker has resident, in bytes; not what it started."""
         with contextlib.suppress(psutil.Error):
-            return psutil.Process(self.pid).memory_info().rss
+            # Inside of walls it is the child of their own processes, which hold next to nothing.
+            process = psutil.Process(self.pid)
+            return max(one.memory_info().rss for one in (process, *process.children(recursive=True)))
         return 0
 
     def stop(self) -> None:
@@ -246,6 +285,15 @@ def printable(cause: str) -> str:
     """A cause as one line that every file, database and terminal takes."""
     line = " ".join(cause.encode("utf-8", "backslashreplace").decode().replace("\0", "").split())
     return line if len(line) <= LONGEST_CAUSE else line[:LONGEST_CAUSE] + " …"
+
+
+SPARE_SHARE = 0.05
+"""Of the machine's memory, what a run may never take: the system, the desktop and we ourselves need it."""
+
+
+def most_memory_bytes() -> int:
+    """The most memory that a run's processes may have together, in bytes."""
+    return int(psutil.virtual_memory().total * (1 - SPARE_SHARE))
 
 
 NOBODY = -1

@@ -6,9 +6,7 @@ begins again. Its renderings are scored once, at its end. Its device seconds are
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 from ..errors import TurntableError
 from .cuda import CannotRestore, NoRoom
 from .pause import CannotPause, Pause
-from .process import LAUNCH, RunProcess, WorkerFailed, WorkerKilled, printable
+from .process import Quarters, RunProcess, WorkerFailed, WorkerKilled, printable
 from .supervisor import Grant, Stop, Supervisor, TurnOver, recover_scores
 
 POLL_S = 0.05
@@ -122,17 +120,16 @@ class ProgramRun(Supervisor):
             words = command.words(template, self._values(grant))
         except TurntableError as error:
             raise WorkerFailed(printable(str(error))) from error
-        if shutil.which(words[0]) is None and not (self.method.folder / words[0]).exists():
+        found = shutil.which(words[0], path=self.place.variables()["PATH"])
+        if found is None and not (self.method.folder / words[0]).exists():
             raise WorkerFailed(f"there is no program {words[0]!r} to {stage} with")
         with self.folder.log_path.open("ab") as log:
             self._process = RunProcess(
-                [sys.executable, str(LAUNCH), str(os.getpid()), *words],
-                self.folder.path,
+                words,
+                Quarters(self.folder.path, self.place, write=(self._out,)),
                 log,
                 (self._worker_lock.fileno(), grant.device_lock),
                 cwd=self.method.folder,
-                PYTHONUNBUFFERED="1",
-                PYTHONHASHSEED="0",
             )
         self.folder.append_event("worker", pid=self._process.pid, stage=stage, words=words)
         self._pause = Pause(self._process.family, grant.device.name)
@@ -146,7 +143,7 @@ class ProgramRun(Supervisor):
             "seconds": budget.device_seconds,
             "seed": self.asked.seed,
             "device": grant.device.name,
-            "python": sys.executable,
+            "python": str(self.place.python),
             "settings": self.asked.settings,
         }
 

@@ -8,14 +8,13 @@ the next message and uses no time of the processor.
 from __future__ import annotations
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import Any
 
 from ..methods.spec import Method
 from ..run import Asked
 from . import checkpoint
-from .process import WorkerFailed, WorkerProcess, expect
+from .process import Quarters, WorkerFailed, WorkerProcess, expect
 from .supervisor import Grant, Stop, Supervisor, TurnOver, recover_scores
 
 MARKS = (0.125, 0.25, 0.5, 1.0)
@@ -68,8 +67,7 @@ class PythonRun(Supervisor):
     def _start(self, grant: Grant) -> None:
         with self.folder.log_path.open("ab") as log:
             self._worker = WorkerProcess(
-                sys.executable,
-                self.folder.path,
+                self._quarters(),
                 log,
                 (self._worker_lock.fileno(), grant.device_lock),
                 self.patience.message_s,
@@ -93,6 +91,20 @@ class PythonRun(Supervisor):
         self.watcher.run_started(self.folder.id, self._fraction)
         worker.tick = self._tick
         recover_scores(self.folder, self.task, self.record)
+
+    def _quarters(self) -> Quarters:
+        """The capture can be read, but for what is held out; only answers and checkpoints can be written."""
+        run = self.folder.path
+        write = tuple(run / name for name in (self._checkpoints.name, *self.task.answers))
+        for path in write:
+            path.mkdir(exist_ok=True)
+        return Quarters(
+            run,
+            self.place,
+            (self.task.folder,),
+            write,
+            self.task.held_out_files(),
+        )
 
     def _tick(self) -> None:
         """Many times a second while the worker is waited for. Only training is cut short by a quantum."""

@@ -27,6 +27,7 @@ from . import policy
 from .cuda import gpu_processes
 from .device import LOOK_EVERY_S, DeviceLock, Holder, devices, fitting, free_card_bytes, is_held
 from .identity import alive, me
+from .limits import sweep
 from .process import kill_leftovers
 from .queue import CANCEL, GIVEN_UP, HEARTBEAT_S, PAUSE, RELEASE, RESUME, Entry, Queue, Snapshot
 from .supervisor import CannotGoOn, Grant, RunBusy, Stop, Supervisor
@@ -103,6 +104,7 @@ class Rota:
         entries = queue.snapshot().entries
         names = sorted({name for run in wanted if run in entries for name in fitting(entries[run].wants)})
         self._forget_keepers(queue, entries, wanted)
+        sweep()
         queue.enter(self.who, wanted, names, detached)
         threads = [threading.Thread(target=self._serve, args=(name,), daemon=True) for name in names]
         threads.append(threading.Thread(target=self._beat, daemon=True))

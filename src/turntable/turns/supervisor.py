@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from ..environments.place import Place
 from ..errors import TurntableError, disk_error
 from ..methods.spec import Method
 from ..record import Record, Score, State, StateChange
@@ -42,6 +43,20 @@ class Task(Protocol):
 
     def inputs(self) -> dict[str, Any]:
         """The part of the worker's ``init`` message that depends on the capture."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """The capture's folder."""
+        ...
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The names of the folders in a run's where a worker's answers go."""
+        ...
+
+    def held_out_files(self) -> tuple[Path, ...]:
+        """The files of the capture that no method may see."""
         ...
 
     def requests(self, run: Path, mark: float) -> list[dict[str, Any]]:
@@ -139,6 +154,7 @@ class Supervisor:
         self,
         folder: RunFolder,
         method: Method,
+        place: Place,
         task: Task,
         record: Record,
         patience: Patience,
@@ -151,6 +167,7 @@ class Supervisor:
         """
         self.folder = folder
         self.method = method
+        self.place = place
         self.task = task
         self.record = record
         self.patience = patience

@@ -10,8 +10,8 @@ from typing import Any
 class Watcher:
     """Told of everything that happens to runs; this one does nothing with it. Override what is wanted."""
 
-    def capture_progress(self, what: str, done: int, total: int) -> None:
-        """A capture is being made: ``done`` of ``total`` (0 where unknown) of the work called ``what``."""
+    def job_progress(self, what: str, done: int, total: int) -> None:
+        """Work that is no run's is done: ``done`` of ``total`` (0 where unknown) of what is called ``what``."""
 
     def note(self, text: str) -> None:
         """Something that the user should read, one line."""
@@ -49,8 +49,8 @@ class Guarded(Watcher):
         with self._lock, contextlib.suppress(OSError):
             getattr(self._inner, what)(*arguments)
 
-    def capture_progress(self, what: str, done: int, total: int) -> None:
-        self._tell("capture_progress", what, done, total)
+    def job_progress(self, what: str, done: int, total: int) -> None:
+        self._tell("job_progress", what, done, total)
 
     def note(self, text: str) -> None:
         self._tell("note", text)

@@ -1,6 +1,7 @@
-"""``python …/launch.py PARENT PROGRAM ARGUMENT…``: becomes that program, which dies with the supervisor PARENT.
+"""``python …/launch.py PARENT GROUPS PROGRAM ARGUMENT…``: becomes that program, which dies with the supervisor PARENT.
 
-For programs that know nothing of Turntable; our own workers ask for the same themselves.
+GROUPS are the files of control groups that take a process in, joined by colons, or ``-``. They are joined before the
+program is started: so nothing that the program starts, however soon, is born outside.
 """
 
 from __future__ import annotations
@@ -29,4 +30,10 @@ def die_with_parent(parent: int) -> None:
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]))
-    os.execvp(sys.argv[2], sys.argv[2:])
+    for file in sys.argv[2].split(os.pathsep) if sys.argv[2] != "-" else ():
+        try:
+            with open(file, "w") as group:  # noqa: PTH123  # pathlib would take as long as Python itself
+                group.write("0")
+        except OSError:  # it may not be joined: there are other ways to end a program, see turns/family.py
+            pass
+    os.execvp(sys.argv[3], sys.argv[3:])

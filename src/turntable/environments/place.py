@@ -1,0 +1,87 @@
+"""A place: an environment with the walls around it, as whoever starts a run's processes needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .sandbox import Walls, variables
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a method's processes run.
+
+    Args:
+        environment: what the user is told: ``host``, or the hash of an environment.
+        python: the interpreter.
+        programs: the folder of the environment's programs, searched first.
+        read: the files and folders that are needed, to be seen where there are walls.
+        network: whether the network may be reached.
+        no_walls: why there are no walls, in words; None where there are.
+    """
+
+    environment: str
+    python: Path
+    programs: Path
+    read: tuple[Path, ...] = ()
+    network: bool = False
+    no_walls: str | None = None
+
+    def command(
+        self,
+        words: Sequence[str],
+        cwd: Path,
+        read: Sequence[Path],
+        write: Sequence[Path],
+        hidden: Sequence[Path],
+    ) -> list[str]:
+        """The command that runs ``words`` here.
+
+        Args:
+            words: a program and its arguments.
+            cwd: the folder that it works in.
+            read: what else can be read.
+            write: what can be written to; folders and files that exist.
+            hidden: what of all that can't be seen.
+        """
+        if self.no_walls is not None:
+            return list(words)
+        return Walls((*self.read, *read), tuple(write), tuple(hidden), self.network).around(words, cwd)
+
+    def variables(self) -> dict[str, str]:
+        """The environment's variables."""
+        kept = dict(os.environ) if self.no_walls is not None else variables(os.environ)
+        path = os.pathsep.join([str(self.programs), kept.get("PATH", os.defpath)])
+        # Cards are counted as the driver counts them, not fastest first: as the locks of devices are.
+        return {**kept, "PATH": path, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "PYTHONNOUSERSITE": "1"}
+
+
+def host(method: Path, no_walls: str | None, network: bool = False, read: Sequence[Path] = ()) -> Place:
+    """The place of methods that live in Turntable's own environment.
+
+    Args:
+        method: the method's folder.
+        no_walls: why there are to be no walls; None for walls.
+        network: whether the network may be reached.
+        read: what else the bench lets its methods read.
+    """
+    prefixes = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.base_prefix).resolve()} - {Path("/usr")}
+    return Place(
+        environment="host",
+        python=Path(sys.executable),
+        programs=Path(sys.executable).parent,
+        read=(*prefixes, worker_folder(), method, *read),
+        network=network,
+        no_walls=no_walls,
+    )
+
+
+def worker_folder() -> Path:
+    """The folder of the worker's code."""
+    from ..worker import protocol
+
+    return Path(protocol.__file__).parent

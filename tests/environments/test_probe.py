@@ -1,0 +1,79 @@
+"""What is compiled against CUDA is refused before an hour is lost, with the reason and the remedy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from turntable.environments.probe import Graphics, look, refusals, torch_cuda
+from turntable.environments.recipe import Package
+
+
+def package(name: str, version: str = "1.0", wheels: tuple[str, ...] = ("x.whl",)) -> Package:
+    return Package(name, version, ("00",), wheels)
+
+
+def torch(version: str, cuda: str) -> list[Package]:
+    return [
+        package("torch", version),
+        package(f"nvidia-cuda-runtime-cu{cuda.partition('.')[0]}", f"{cuda}.127"),
+    ]
+
+
+T24, T26, T213 = torch("2.4.1", "12.1"), torch("2.6.0", "12.4"), torch("2.13.0", "13.0")
+TCNN = package("tinycudann", wheels=())
+GSPLAT = package("gsplat", "1.5.3", ("gsplat-1.5.3-py3-none-any.whl",))
+GOOD = Graphics((570, 86), (("RTX 4090", (8, 9)),), (12, 4), 12)
+
+
+@pytest.mark.parametrize(
+    ("packages", "machine", "needs_card", "says"),
+    [
+        ([*T26, TCNN], GOOD, True, []),
+        ([*T26, GSPLAT], GOOD, True, []),
+        (T26, Graphics(), False, []),
+        (T26, Graphics(), True, ["it needs an NVIDIA card"]),
+        (T213, Graphics((550, 54), (("A100", (8, 0)),)), True, ["needs driver 580 or newer, and 550.54 is installed"]),
+        (T213, Graphics((580, 1), (("Tesla V100", (7, 0)),)), True, ["compute capability 7.0", "7.5 and newer"]),
+        (T26, Graphics((580, 1), (("Tesla V100", (7, 0)),)), True, []),
+        (T24, Graphics((580, 1), (("RTX 5090", (12, 0)),)), True, ["which CUDA 12.1 of torch 2.4.1 doesn't know"]),
+        ([*T26, TCNN], Graphics((570, 86), GOOD.cards, None, 12), True, ["tinycudann must be compiled by nvcc", "12.4"]),
+        ([*T26, TCNN], Graphics((570, 86), GOOD.cards, (11, 8), 11), True, ["12.4, and nvcc is of CUDA 11.8"]),
+        ([*T26, TCNN], Graphics((570, 86), GOOD.cards, (12, 4), 14), True, ["g++ 13 at most, and g++ is 14"]),
+        ([*T26, TCNN], Graphics((570, 86), GOOD.cards, (12, 4), None), True, ["there is no g++"]),
+        ([*T26, GSPLAT], Graphics((570, 86), GOOD.cards), True, ["gsplat must be compiled by nvcc"]),
+        ([*T26, GSPLAT], Graphics(), False, []),
+        ([package("tinycudann")], Graphics(), False, []),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said(
+    packages: list[Package], machine: Graphics, needs_card: bool, says: list[str]
+) -> None:
+    found = refusals(packages, machine, needs_card)
+    assert bool(found) == bool(says), found
+    for text in says:
+        assert text in " ".join(found)
+    for line in found:
+        assert "\n" not in line and ": " in line, "a remedy follows"
+
+
+def test_the_cuda_of_a_lock_is_told_by_its_torch() -> None:
+    assert torch_cuda(T26) == (12, 4)
+    assert torch_cuda([package("torch", "2.5.1+cu118")]) == (11, 8)
+    assert torch_cuda([package("torch", "2.5.1+cpu")]) is None
+    assert torch_cuda([package("numpy")]) is None
+
+
+def test_a_machine_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {
+        "nvidia-smi": "570.86.10, 7.0, Tesla V100-SXM2-16GB\n570.86.10, 8.9, NVIDIA RTX, 4090",
+        "nvcc": "nvcc: NVIDIA (R) Cuda compiler driver\nCuda compilation tools, release 12.4, V12.4.131",
+        "g++": "12",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\ncat <<'EOF'\n{text}\nEOF\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin")
+    cards = (("Tesla V100-SXM2-16GB", (7, 0)), ("NVIDIA RTX, 4090", (8, 9)))
+    assert look() == Graphics((570, 86, 10), cards, (12, 4), 12)
