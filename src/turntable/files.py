@@ -5,12 +5,14 @@ Every file of a bench is written to a temporary name beside it, flushed to the d
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import TurntableError
 
@@ -55,6 +57,34 @@ def read_json(path: Path) -> Any:
         raise TurntableError(f"{path} is missing; it is needed to read {path.parent}.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise TurntableError(f"{path} is damaged ({error}); move {path.parent} away.") from None
+
+
+def open_beneath(folder: Path, name: str) -> IO[bytes]:
+    """Open a file in a folder that somebody else may write to: no link is followed below ``folder``, and nothing but a plain
+    file is opened.
+
+    Args:
+        folder: whose content isn't trusted.
+        name: the file's path inside of it, with ``/``.
+
+    Raises:
+        OSError: it isn't there, or a link or something else is.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        *way, last = name.split("/")
+        for part in way:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        # Not to wait for whoever might write into a pipe.
+        file = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "it is no plain file", str(folder / name))
+    return os.fdopen(file, "rb")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from PIL import Image
 
 from conftest import make_capture
 from turntable.errors import TurntableError
-from turntable.tasks.renderings import MissingRendering, find_renderings, read_rendering
+from turntable.tasks.renderings import MissingRendering, find_renderings, read_answer, read_rendering
+from turntable.worker.png import write_png
 
 
 def put(*paths: Path) -> None:
@@ -191,3 +193,38 @@ def test_a_damaged_or_missing_file_is_an_error_in_one_line(tmp_path: Path) -> No
             read_rendering(path, 6, 4)
     with pytest.raises(TurntableError, match="No such file"):
         read_rendering(tmp_path / "b.png", 6, 4)
+
+
+@pytest.mark.parametrize("kind", ["link", "link of a folder", "pipe", "huge", "another size"])
+def test_an_answer_is_a_plain_file_of_its_size(tmp_path: Path, kind: str) -> None:
+    """A link could lead to the held-out photo itself, and score as well as that."""
+    (run := tmp_path / "run").mkdir()
+    (elsewhere := tmp_path / "captures").mkdir()
+    write_png(elsewhere / "a.png", np.zeros((4, 6, 3), np.uint8))
+    (run / "views").mkdir()
+    path = run / "views" / "a.png"
+    if kind == "link":
+        path.symlink_to(elsewhere / "a.png")
+    elif kind == "link of a folder":
+        (run / "views").rmdir()
+        (run / "views").symlink_to(elsewhere)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    else:
+        write_png(path, np.zeros((4, 7, 3), np.uint8))
+    with pytest.raises(
+        ValueError, match=r"is no plain file|is larger than any picture|is 7×4, and should be 6×4"
+    ):
+        read_answer(run, "views/a.png", 6, 4)
+
+
+def test_an_answer_that_is_one_is_read(tmp_path: Path) -> None:
+    (tmp_path / "views").mkdir()
+    image = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    write_png(tmp_path / "views" / "a.png", image)
+    np.testing.assert_array_equal(read_answer(tmp_path, "views/a.png", 6, 4), image)
+    with pytest.raises(FileNotFoundError):
+        read_answer(tmp_path, "views/b.png", 6, 4)

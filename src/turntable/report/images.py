@@ -19,7 +19,8 @@ from plotly.colors import sequential
 from ..captures.capture import CaptureView
 from ..errors import TurntableError
 from ..tasks.metrics import flip_map
-from ..worker.png import read_png
+from ..tasks.renderings import read_answer
+from ..tasks.views import folder_of
 from .data import ReportRun
 
 LOSSLESS_MEGAPIXELS = 20.0
@@ -137,7 +138,9 @@ def _write_view(
     for number, run in enumerate(runs):
         path = run.views_folder / view.image_path.name
         try:
-            rendering = read_png(path)
+            run_folder = folder_of(run.views_folder)
+            size = view.camera.width, view.camera.height
+            rendering = read_answer(run_folder, path.relative_to(run_folder).as_posix(), *size)
             error = flip_map(*_equal_outside(photo, rendering, mask))
         except FileNotFoundError:
             answers[run.id] = RunPictures(None, None, f"there is no file {path.name}")

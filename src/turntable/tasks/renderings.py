@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import struct
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from string import Formatter
@@ -13,6 +14,8 @@ from PIL import Image, ImageFile
 
 from ..captures.capture import Capture, CaptureView
 from ..errors import TurntableError
+from ..files import open_beneath
+from ..worker.png import decode_png
 
 _SHOWN = 3
 """How many examples a message lists: enough to see what is common to them."""
@@ -65,6 +68,38 @@ def find_renderings(pattern: str, out: Path, capture: Capture) -> dict[str, Path
             f"{len(wrong)} lack it: {_listed(wrong)}. {_what_is_there(pattern, out)}"
         )
     return found
+
+
+def read_answer(run: Path, name: str, width: int, height: int) -> np.ndarray:
+    """A rendering that a worker left in its run's folder, ``uint8[H, W, 3]`` (or grey).
+
+    The method may have put anything there: what isn't a plain file of this size is refused, links above all, since one
+    could lead to the very photo that was held out.
+
+    Args:
+        run: the run's folder.
+        name: the file's path inside of it.
+        width, height: the view's size in pixels.
+
+    Raises:
+        ValueError: it isn't a whole PNG file of this size.
+        FileNotFoundError: it is missing.
+    """
+    most = 4 * width * height + (1 << 20)  # more than any PNG of so many pixels needs
+    try:
+        with open_beneath(run, name) as file:
+            data = file.read(most + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{name} is no plain file ({error.strerror})") from None
+    if len(data) > most:
+        raise ValueError(f"{name} is larger than any picture of {width}×{height} pixels")
+    if data.startswith(b"\x89PNG") and len(data) >= 24:
+        wide, high = struct.unpack(">II", data[16:24])
+        if (wide, high) != (width, height):
+            raise ValueError(f"{name} is {wide}×{high}, and should be {width}×{height}")
+    return decode_png(data, name)
 
 
 def read_rendering(path: Path, width: int, height: int) -> np.ndarray:

@@ -16,9 +16,9 @@ from ..captures.capture import Capture, CaptureView
 from ..captures.layout import TEST, write_transforms
 from ..errors import TurntableError
 from ..record import Score
-from ..worker.png import read_png, write_png
+from ..worker.png import write_png
 from .metrics import Metric
-from .renderings import find_renderings, read_rendering
+from .renderings import find_renderings, read_answer, read_rendering
 
 NAME = "views"
 
@@ -124,7 +124,9 @@ class ViewsTask:
                 raise TurntableError(f"View {view.name} can't be scored: {error}.") from error
 
         def score_readable(view: CaptureView) -> list[Score]:
-            photo, rendering, mask = view.image(), read_png(folder / view.image_path.name), view.mask()
+            size = view.camera.width, view.camera.height
+            rendering = read_answer(run, (folder / view.image_path.name).relative_to(run).as_posix(), *size)
+            photo, mask = view.image(), view.mask()
             return [
                 Score(
                     mark=mark,
@@ -175,3 +177,8 @@ class ViewsTask:
 def answers_folder(run: Path, mark: float) -> Path:
     """Where the renderings at ``mark`` of a run's budget lie."""
     return run / "views" if mark == 1.0 else run / "curve" / f"{mark:g}"
+
+
+def folder_of(answers: Path) -> Path:
+    """The folder of the run whose :func:`answers_folder` this is."""
+    return answers.parent if answers.name == "views" else answers.parent.parent

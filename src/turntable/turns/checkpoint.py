@@ -43,9 +43,13 @@ def commit(root: Path, state: dict[str, Any]) -> Checkpoint:
         state: the worker's ``state`` at this step.
 
     Raises:
+        ValueError: it holds a link, which might lead anywhere.
         OSError: the disk is full, say; the checkpoints from before stay good.
     """
     aside = root / ".saving"
+    for path in (aside, aside / "method", *(aside / "method").rglob("*")):
+        if path.is_symlink():
+            raise ValueError(f"a checkpoint holds plain files and folders only, but {path.name} is a link")
     files = sorted(path for path in (aside / "method").rglob("*") if path.is_file())
     entries = []
     for path in files:

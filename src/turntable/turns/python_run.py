@@ -146,7 +146,10 @@ class PythonRun(Supervisor):
         self._commit(worker.await_("saved")["state"])
 
     def _commit(self, state: dict[str, Any]) -> None:
-        checkpoint.commit(self._checkpoints, state)
+        try:
+            checkpoint.commit(self._checkpoints, state)
+        except ValueError as error:
+            raise WorkerFailed(str(error)) from error
         self._saving, self._saved_steps = False, state["steps"]
         self.folder.append_event("saved", steps=state["steps"])
 

@@ -71,7 +71,15 @@ def read_png(path: Path) -> np.ndarray:
     Raises:
         ValueError: not a PNG, damaged, or of a kind that is not read here.
     """
-    data = Path(path).read_bytes()
+    return decode_png(Path(path).read_bytes(), str(path))
+
+
+def decode_png(data: bytes, path: str) -> np.ndarray:
+    """Decode a grey or RGB PNG as :func:`read_png` does; ``path`` is what errors call it.
+
+    Raises:
+        ValueError: not a PNG, damaged, or of a kind that is not read here.
+    """
     if not data.startswith(_SIGNATURE):
         raise ValueError("{}: not a PNG file".format(path))
     width = height = channels = 0
@@ -96,10 +104,19 @@ def read_png(path: Path) -> np.ndarray:
             break
         offset += 12 + length
     try:
-        raw = np.frombuffer(zlib.decompress(b"".join(packed)), np.uint8)
+        # No more than the header promises, whatever the data would unfold to.
+        most = height * (width * channels + 1) + 1
+        inflating = zlib.decompressobj()
+        raw = np.frombuffer(inflating.decompress(b"".join(packed), most), np.uint8)
     except zlib.error as error:
         raise ValueError("{}: damaged PNG ({})".format(path, error)) from None
-    if channels == 0 or width == 0 or height == 0 or raw.size != height * (width * channels + 1):
+    if (
+        not inflating.eof
+        or channels == 0
+        or width == 0
+        or height == 0
+        or raw.size != height * (width * channels + 1)
+    ):
         raise ValueError("{}: damaged PNG (wrong amount of pixels)".format(path))
     rows = raw.reshape(height, width * channels + 1)
     pixels = _unfilter(rows[:, 0], rows[:, 1:], channels)
