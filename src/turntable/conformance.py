@@ -110,7 +110,9 @@ class _Trial:
             budget=Budget(steps=STEPS), device=device, created=time.time(), command="", versions={},
         )  # fmt: skip
 
-    def _start(self, seed: int = 0, saved: Checkpoint | None = None, views: int | None = None) -> _Worker:
+    def _start(
+        self, seed: int = 0, saved: Checkpoint | None = None, views: int | None = None, steps: int = STEPS
+    ) -> _Worker:
         self.counted += 1
         folder = self.scratch / f"worker-{self.counted}"
         folder.mkdir()
@@ -119,7 +121,8 @@ class _Trial:
             inputs["views"] = inputs["views"][:views]
         read = (self.task.folder, *((saved.folder,) if saved else ()))
         quarters = Quarters(folder, self.place, read, (folder,), self.task.held_out_files())
-        return _Worker(self, quarters, replace(self.asked, seed=seed), saved, inputs)
+        asked = replace(self.asked, seed=seed, budget=Budget(steps=steps))
+        return _Worker(self, quarters, asked, saved, inputs)
 
     def works(self) -> tuple[bool, str]:
         with self._start() as worker:
@@ -178,15 +181,15 @@ class _Trial:
         return True, "trained and rendered"
 
     def finite(self) -> tuple[bool, str]:
-        with self._start() as worker:
+        with self._start(steps=4 * STEPS) as worker:
             state = worker.train(4 * STEPS)  # the worker fails at a loss that isn't finite
         return True, f"{state['steps']} steps"
 
     def cancels(self) -> tuple[bool, str]:
         worker = self._start()
         worker.begin_training(10**9)
-        pids = worker.process.pids()
         time.sleep(0.3)
+        pids = worker.process.pids()
         began = time.monotonic()
         worker.process.end()
         took = time.monotonic() - began
@@ -256,6 +259,9 @@ class _Worker:
         (inside := self.folder / "saved").mkdir()
         self.process.send("save", folder=str(inside))
         state = self.process.await_("saved")["state"]
+        self.process.end()  # what it saved is looked at when nothing can change it any more
+        if any(path.is_symlink() for path in (inside, *inside.rglob("*"))):
+            raise WorkerFailed("what is saved holds a link; a checkpoint holds plain files and folders only")
         inside.rename(folder)
         return state
 

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from .bench import Bench
 from .environments import place_of
 from .errors import TurntableError, disk_error
+from .files import open_beneath
 from .jobs import method_of
 from .tasks.views import ViewsTask
 from .turns import checkpoint
@@ -77,7 +78,7 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
                     worker.stop()
                 finally:
                     worker.end()
-            matching = [name for name in files if name.endswith(f".{form}")]
+            matching = [name for name in files if str(name).endswith(f".{form}")]
             if not matching:
                 kinds = ", ".join(sorted({Path(name).suffix[1:] for name in files})) or "nothing"
                 raise TurntableError(
@@ -85,7 +86,8 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
                 )
             aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
             try:
-                shutil.copyfile(Path(scratch) / matching[0], aside)
+                with open_beneath(Path(scratch), matching[0]) as made, aside.open("wb") as copy:
+                    shutil.copyfileobj(made, copy, 1 << 20)
                 aside.replace(target)
             finally:
                 aside.unlink(missing_ok=True)

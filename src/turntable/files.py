@@ -73,6 +73,8 @@ def open_beneath(folder: Path, name: str) -> IO[bytes]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         *way, last = name.split("/")
+        if ".." in (*way, last) or "" in (*way, last):
+            raise OSError(errno.EINVAL, "it leads out of its folder", str(folder / name))
         for part in way:
             below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
             os.close(descriptor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import shutil
 import time
@@ -17,13 +19,18 @@ from .environments.pack import (
     Manifest,
     Reader,
     Writer,
+    checked,
     chosen_parts,
     list_files,
 )
 from .environments.recipe import platform_name
 from .errors import TurntableError, disk_error
 from .files import sha256_of
+from .settings import BENCH_TOML
 from .turns.watcher import Watcher
+
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""What file systems without hard links say."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,7 @@ def unpack(
     expected: str | None = None,
     others: Sequence[Path] = (),
     build_environments: bool = True,
+    trust_settings: bool = False,
 ) -> Unpacked:
     """Make a bench of a pack, or add a pack to one. Nothing that is there is changed; no network is needed.
 
@@ -175,6 +183,8 @@ def unpack(
         expected: the sha256 that the manifest must have.
         others: earlier packs, for what an incremental one left out.
         build_environments: build the environments of the methods at once.
+        trust_settings: take the pack's ``bench.toml``, which may let methods read more of this machine, and have packages
+            taken from elsewhere; else the bench has its own.
 
     Raises:
         TurntableError: the pack is damaged, hostile or not whole, or a file of the bench is another one.
@@ -189,7 +199,7 @@ def unpack(
             )
         readers += [Reader(other) for other in others]
         try:
-            new, kept = _take_in(readers, bench.folder, watcher)
+            new, kept = _take_in(readers, bench.folder, watcher, trust_settings)
         except OSError as error:
             raise disk_error(error, f"the bench {bench.folder}") from error
     finally:
@@ -205,23 +215,32 @@ def unpack(
     return Unpacked(bench.folder, reader.sha256, new, kept, made, cannot, seconds)
 
 
-def _take_in(readers: Sequence[Reader], folder: Path, watcher: Watcher) -> tuple[int, int]:
+def _take_in(
+    readers: Sequence[Reader], folder: Path, watcher: Watcher, trust_settings: bool
+) -> tuple[int, int]:
     """Bring the files of the first reader's manifest into a folder; how many are new, and how many were there."""
     manifest, where = readers[0].manifest, str(readers[0].source)
     new: list[Entry] = []
+    there: dict[str, Path] = {}
     for file in manifest.files:
         path = folder / file.path
+        if file.path == "bench.toml" and not trust_settings:
+            if file.sha256 != hashlib.sha256(BENCH_TOML.encode()).hexdigest():
+                watcher.note(
+                    "The pack's bench.toml is not taken: it may let methods read more of this machine (--trust-settings)."
+                )
+            continue
         _check_way(folder, path)
         if not path.exists():
             new.append(file)
-        elif path.stat().st_size != file.size or sha256_of(path) != file.sha256:
-            if file.path != "bench.toml":
-                raise TurntableError(
-                    f"{path} is there already and is another file than the pack's. Nothing is overwritten: unpack into "
-                    "another --bench."
-                )
-            watcher.note(f"{path} stays as it is; the pack's is another one")
-    kept = len(manifest.files) - len(new)
+        elif path.stat().st_size == file.size and sha256_of(path) == file.sha256:
+            there[file.sha256] = path
+        else:
+            raise TurntableError(
+                f"{path} is there already and is another file than the pack's. Nothing is overwritten: unpack into another "
+                "--bench."
+            )
+    kept = len(there)
     total = sum(file.size for file in new)
     _check_room(folder, total)
     aside = folder / f".unpacking.{os.getpid()}"
@@ -241,6 +260,9 @@ def _take_in(readers: Sequence[Reader], folder: Path, watcher: Watcher) -> tuple
             half.replace(aside / sha256)
             del sizes[sha256]
 
+        for sha256 in [sha256 for sha256 in sizes if sha256 in there]:
+            with there[sha256].open("rb") as file:
+                put(sha256, checked(file, sha256, "", sizes[sha256], where))
         for reader in readers:
             if sizes:
                 reader.blobs(sizes, put)
@@ -276,8 +298,8 @@ def _place(new: Sequence[Entry], aside: Path, folder: Path) -> None:
         content.chmod(0o755 if file.executable else 0o644)
         try:
             os.link(content, path)  # unlike a rename it never takes another file's place
-        except PermissionError:  # a file system without links
-            if path.exists():
+        except OSError as error:
+            if error.errno not in NO_LINKS or path.exists():
                 raise
             content.rename(path)
         else:
@@ -326,7 +348,7 @@ def _build(bench: Bench, manifest: Manifest, watcher: Watcher) -> tuple[dict[str
                 raise TurntableError(
                     f"its recipe has the hash {hash}, not {asked.get('hash')} as in the pack."
                 )
-            made[name] = build(bench, methods[name], watcher.note).hash
+            made[name] = build(bench, methods[name], watcher.note, from_sources=False).hash
         except TurntableError as error:
             cannot.append(f"{name} can't run here: {error}")
     return made, cannot

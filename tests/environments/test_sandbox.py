@@ -71,10 +71,16 @@ class Method:
                 kept.append(np.ones(1 << 24))
         else:
             found = {}
+            import ctypes
+
+            for path in plan["read"]:  # it tries to take down the walls first
+                ctypes.CDLL(None).umount2(path.encode(), 2)
+                ctypes.CDLL(None).mount(b"none", path.encode(), None, 4096 | 32, None)
             for path in plan["read"]:
                 found["read " + path] = attempt(lambda: Path(path).read_bytes())
                 found["list " + path] = attempt(os.listdir, path)
             for path in plan["write"]:
+                ctypes.CDLL(None).mount(b"none", os.path.dirname(path).encode(), None, 4096 | 32, None)
                 found["write " + path] = attempt(lambda: Path(path).write_text("was here"))
             for address in plan["connect"]:
                 found["connect %s:%s" % tuple(address)] = attempt(socket.create_connection, address, 3)

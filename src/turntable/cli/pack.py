@@ -14,7 +14,7 @@ from . import _options as o
 @o.verb
 def pack(
     target: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="FILE", help="The pack: a file, or a folder that exists or ends in /.", show_default=False
         ),
@@ -51,8 +51,9 @@ def pack(
     from ..moving import pack as do
     from ._progress import watching
 
-    # A Path drops the slash that says that a folder is meant.
-    wanted = target.expanduser()
+    wanted = Path(target).expanduser()
+    if target.endswith("/"):  # a folder is meant, there or not
+        wanted.mkdir(parents=True, exist_ok=True)
     with watching() as watcher:
         done = do(Bench.find(bench), wanted, watcher, only or (), without or (), since)
     if as_json:

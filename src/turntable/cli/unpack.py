@@ -33,6 +33,13 @@ def unpack(
     no_build: Annotated[
         bool, typer.Option("--no-build", help="Leave the environments to be built when they are needed.")
     ] = False,
+    trust_settings: Annotated[
+        bool,
+        typer.Option(
+            "--trust-settings",
+            help="Take the pack's bench.toml: what methods may read of this machine, and packages from elsewhere.",
+        ),
+    ] = False,
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
@@ -47,7 +54,7 @@ def unpack(
 
     place = Bench.find(bench)
     with watching() as watcher:
-        done = do(source.expanduser(), place, watcher, expect, others or (), not no_build)
+        done = do(source.expanduser(), place, watcher, expect, others or (), not no_build, trust_settings)
     if as_json:
         o.print_json({**asdict(done), "bench": str(done.bench)})
         return

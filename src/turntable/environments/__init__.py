@@ -29,7 +29,7 @@ def environments_of(bench: Bench) -> Environments:
     """The environments of a bench."""
     from .environment import Environments
 
-    return Environments(bench.folder, bench.settings().without)
+    return Environments(bench.folder)
 
 
 def recipe_of(bench: Bench, method: Method) -> Recipe:
@@ -40,11 +40,18 @@ def recipe_of(bench: Bench, method: Method) -> Recipe:
     """
     from .recipe import read_recipe
 
-    return read_recipe(method.folder, bench.settings().replace)
+    settings = bench.settings()
+    return read_recipe(method.folder, settings.replace, settings.without)
 
 
-def build(bench: Bench, method: Method, say: Callable[[str], None]) -> Environment:
+def build(bench: Bench, method: Method, say: Callable[[str], None], from_sources: bool = True) -> Environment:
     """The environment of a method, of kind ``uv``; built if it isn't there.
+
+    Args:
+        bench: where it is.
+        method: whose.
+        say: told what is being done, a line each.
+        from_sources: whether packages that have only a source may be built, which runs their code.
 
     Raises:
         TurntableError: it can't be built, or the method has no environment of its own.
@@ -54,9 +61,9 @@ def build(bench: Bench, method: Method, say: Callable[[str], None]) -> Environme
     environments = environments_of(bench)
     if (found := environments.find(recipe)) is not None:
         return found
-    if reasons := probe.refusals(recipe.packages, probe.look(), needs_card=method.devices == ("cuda",)):
+    if reasons := probe.refusals(recipe.here, probe.look(), needs_card=method.devices == ("cuda",)):
         raise TurntableError(f"Method {method.name} can't live here: {'; '.join(reasons)}.")
-    return environments.build(recipe, say)
+    return environments.build(recipe, say, from_sources)
 
 
 def lock(bench: Bench, method: Method, say: Callable[[str], None]) -> Path:
@@ -126,7 +133,7 @@ def place_of(bench: Bench, method: Method, walls: bool, say: Callable[[str], Non
     kind = method.environment["kind"]
     if kind == "host":
         return host(method.folder, no_walls, network, read)
-    environment = build(bench, method, say)
+    environment = build(bench, method, say, from_sources=False)
     return Place(
         environment=environment.hash,
         python=environment.python,

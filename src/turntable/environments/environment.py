@@ -72,16 +72,10 @@ class Environment:
 class Environments:
     """The environments of a bench."""
 
-    def __init__(self, bench: Path, without: tuple[str, ...] = ()) -> None:
-        """The environments of a bench's folder.
-
-        Args:
-            bench: the folder.
-            without: names, with ``*`` for any characters, of packages that this bench leaves out.
-        """
+    def __init__(self, bench: Path) -> None:
+        """The environments of a bench's folder."""
         self.folder = bench / "environments"
         self.store = bench / "store"
-        self.without = without
         self.wheels = Wheels(self.store)
 
     def all(self) -> list[Environment]:
@@ -110,12 +104,13 @@ class Environments:
             self._move(environment, settings, text, home)
         return environment
 
-    def build(self, recipe: Recipe, say: Callable[[str], None]) -> Environment:
+    def build(self, recipe: Recipe, say: Callable[[str], None], from_sources: bool = True) -> Environment:
         """Build the environment of a recipe, unless it is there; two builders of one recipe wait for each other.
 
         Args:
             recipe: what it is made from.
             say: told what is being done, a line each.
+            from_sources: whether packages that have only a source may be built, which runs their code.
 
         Raises:
             TurntableError: it can't be built; a log is left at ``environments/<hash>.log``, and nothing else.
@@ -131,7 +126,7 @@ class Environments:
                 if (found := self.find(recipe)) is not None:
                     return found
                 with self._store_in_use(fcntl.LOCK_SH):
-                    return self._build(recipe, say)
+                    return self._build(recipe, say, from_sources)
         except OSError as error:
             raise disk_error(error, f"the environments in {self.folder}") from error
 
@@ -143,7 +138,7 @@ class Environments:
             fcntl.flock(lock, how)
             yield
 
-    def _build(self, recipe: Recipe, say: Callable[[str], None]) -> Environment:
+    def _build(self, recipe: Recipe, say: Callable[[str], None], from_sources: bool) -> Environment:
         log = self.folder / f"{recipe.hash}.log"
         log.unlink(missing_ok=True)
         aside = (
@@ -153,7 +148,9 @@ class Environments:
         began = time.monotonic()
         try:
             interpreter = interpreters.provide(self.store, recipe.python)
-            needs = wanted(recipe, interpreter, self.without)
+            needs = wanted(recipe, interpreter)
+            if not from_sources:
+                self._refuse_sources(recipe, needs, interpreter)
             wheels = self._gather(needs, interpreter, log, say)
             say(
                 f"Environment {recipe.hash}: installing {len(wheels)} packages on Python {interpreter.version} …"
@@ -168,7 +165,7 @@ class Environments:
                 "python": interpreter.version,
                 "interpreter": interpreter.folder.name,
                 "replaced": list(recipe.replaced),
-                "without": list(self.without),
+                "without": list(recipe.without),
                 "packages": [
                     {
                         "name": wheel.name,
@@ -197,6 +194,20 @@ class Environments:
         log.unlink(missing_ok=True)
         return Environment(self.folder / recipe.hash, document)
 
+    def _refuse_sources(self, recipe: Recipe, needs: list[Wanted], interpreter: Interpreter) -> None:
+        """Refuse to build a package from its source, which runs its code with the user's rights, unless it was asked for.
+
+        Raises:
+            TurntableError: one has no wheel, neither in the lock nor in the store.
+        """
+        sources = {package.name for package in recipe.packages if not package.wheels}
+        found = self.wheels.find(needs, interpreter)
+        if lacking := sorted(need.name for need in needs if need.name in sources and need.name not in found):
+            raise TurntableError(
+                f"{', '.join(lacking)} must be built from source, which runs code of theirs with your rights: turntable env "
+                f"build {recipe.folder.name} does it, if you trust them."
+            )
+
     def gather(self, recipe: Recipe, say: Callable[[str], None], sources_only: bool = False) -> None:
         """Have the wheels of a recipe in the store.
 
@@ -212,7 +223,7 @@ class Environments:
         log = self.store / f"{recipe.hash}.log"
         with self._store_in_use(fcntl.LOCK_SH):
             interpreter = interpreters.provide(self.store, recipe.python)
-            needs = wanted(recipe, interpreter, self.without)
+            needs = wanted(recipe, interpreter)
             if sources_only:
                 sources = {package.name for package in recipe.packages if not package.wheels}
                 needs = [need for need in needs if need.name in sources]

@@ -31,6 +31,7 @@ import zstandard
 
 from ..errors import TurntableError, unknown_name
 from ..files import sha256_of
+from .wheels import BUILT_FROM
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -114,7 +115,10 @@ class Manifest:
                 for f in document["files"]
             )
             manifest = cls(files, dict(document["environments"]), str(document["made_on"]))
-        except (ValueError, KeyError, TypeError) as error:
+            if not all(isinstance(one, dict) for one in manifest.environments.values()):
+                raise TypeError("an environment that is no table")
+            "".join(file.path for file in files).encode()  # halves of characters are refused here
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise TurntableError(
                 f"{where} is no pack, or damaged: its manifest can't be read ({error!r})."
             ) from None
@@ -144,6 +148,7 @@ def check_entry(file: Entry, where: str) -> None:
         or any(part in (".", "..") or "\0" in part or "\\" in part for part in parts)
         or parts[0] not in known
         or (len(parts) == 1) != (parts[0] == "bench.toml")
+        or (parts[0] == "store" and not _belongs_into_store(parts[1:], file.sha256))
     )
     if bad:
         raise TurntableError(
@@ -151,6 +156,19 @@ def check_entry(file: Entry, where: str) -> None:
         )
     if len(file.sha256) != 64 or set(file.sha256) - set("0123456789abcdef") or file.size < 0:
         raise TurntableError(f"{where} has no valid sha256 or size for {file.path!r}. Nothing was unpacked.")
+
+
+def _belongs_into_store(parts: tuple[str, ...], sha256: str) -> bool:
+    """Whether a store takes a file: a wheel under its own sha256, the note of what it was built from, an interpreter's."""
+    match parts:
+        case ("wheels", folder, name) if name.endswith(".whl"):
+            return folder == sha256
+        case ("wheels", folder, name):
+            return len(folder) == 64 and name == BUILT_FROM
+        case ("interpreters", _, _, *_):
+            return True
+        case _:
+            return parts[:1] == ("weights",) and len(parts) > 1
 
 
 def list_files(
@@ -203,7 +221,7 @@ class Writer:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.is_folder = target.is_dir() or str(target).endswith(os.sep)
+        self.is_folder = target.is_dir()
         self.written_bytes = 0
         self.blobs = 0
 
@@ -226,7 +244,7 @@ class Writer:
         total, done = sum(file.size for file in manifest.files), 0
         with self._open() as put:
             put(MANIFEST, BytesIO(data))
-            seen = set(there)
+            seen = set(there) | self._there()
             for file in manifest.files:
                 if file.sha256 not in seen:
                     seen.add(file.sha256)
@@ -274,6 +292,14 @@ class Writer:
             aside.replace(self.target)
         finally:
             aside.unlink(missing_ok=True)
+
+    def _there(self) -> set[str]:
+        """The sha256 of the blobs that the folder has already."""
+        return (
+            {path.name.partition(".")[0] for path in (self.target / BLOBS).glob("*")}
+            if self.is_folder
+            else set()
+        )
 
     @property
     def _scratch(self) -> Path:

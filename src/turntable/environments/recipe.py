@@ -56,6 +56,7 @@ class Recipe:
         folder: where the files lie.
         python: the Python that it needs: ``3.10``, or ``3.10.13``.
         packages: what the lock names.
+        without: names of packages that this bench goes without, with ``*`` for any characters.
         replaced: what this bench takes instead of what the lock names, as requirements (``torch==2.13.0``): for
             machines that need another build of a package than the lock's.
     """
@@ -66,6 +67,20 @@ class Recipe:
     project_sha256: str
     lock_sha256: str
     replaced: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    @property
+    def here(self) -> tuple[Package, ...]:
+        """The packages as this bench has them: without those that it goes without, and others in place of some."""
+        stand_ins = {normalised(_name(text)): text for text in self.replaced}
+        found = []
+        for package in self.packages:
+            if text := stand_ins.get(package.name):
+                version = text.rpartition("==")[2] if "==" in text else package.version
+                found.append(Package(package.name, version, (), package.wheels or ("any",)))
+            elif not matches(package.name, self.without):
+                found.append(package)
+        return tuple(found)
 
     @property
     def hash(self) -> str:
@@ -76,6 +91,7 @@ class Recipe:
             self.project_sha256,
             self.lock_sha256,
             *sorted(self.replaced),
+            *sorted(f"without {pattern}" for pattern in self.without),
         ]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
@@ -85,12 +101,13 @@ def platform_name() -> str:
     return f"{sys.platform}-{platform.machine()}"
 
 
-def read_recipe(folder: Path, replaced: Iterable[str] = ()) -> Recipe:
+def read_recipe(folder: Path, replaced: Iterable[str] = (), without: Iterable[str] = ()) -> Recipe:
     """Read the recipe beside a ``method.toml``.
 
     Args:
         folder: the method's.
         replaced: the bench's replacements; those of packages that the lock doesn't name are left out.
+        without: names of packages that the bench goes without, with ``*`` for any characters; likewise.
 
     Raises:
         TurntableError: a file is missing or damaged, or names no single Python.
@@ -103,7 +120,7 @@ def read_recipe(folder: Path, replaced: Iterable[str] = ()) -> Recipe:
         )
     packages = tuple(_packages(lock))
     names = {package.name for package in packages}
-    used = tuple(text for text in replaced if normalised(re.split(r"[^A-Za-z0-9._-]", text)[0]) in names)
+    used = tuple(text for text in replaced if normalised(_name(text)) in names)
     return Recipe(
         folder=folder,
         python=python,
@@ -111,6 +128,7 @@ def read_recipe(folder: Path, replaced: Iterable[str] = ()) -> Recipe:
         project_sha256=hashlib.sha256(project.read_bytes()).hexdigest(),
         lock_sha256=hashlib.sha256(lock.read_bytes()).hexdigest(),
         replaced=used,
+        without=tuple(pattern for pattern in without if any(matches(name, [pattern]) for name in names)),
     )
 
 
@@ -131,6 +149,15 @@ def read_project(folder: Path) -> str:
             f"{project}: requires-python must name one Python, such as '==3.10.*', not {requires!r}."
         )
     return requires.removeprefix("==").strip().removesuffix(".*")
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a package's name is one of ``patterns``, in which ``*`` stands for any characters."""
+    return any(re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name) for pattern in patterns)
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", requirement)[0]
 
 
 def normalised(name: str) -> str:

@@ -49,11 +49,17 @@ CARDS = (
     "nvidia*", "nvidia-caps", "dri", "kfd", "dxg",
 )  # fmt: skip
 
-VARIABLES = (
-    "CUDA_", "GLIBC_", "GOMP_", "HIP_", "JAX_", "KMP_", "LANG", "LC_", "LD_LIBRARY_PATH", "LIBGL_", "MALLOC_", "MKL_",
-    "NCCL_", "NUMEXPR_", "NVIDIA_", "OMP_", "OPENBLAS_", "PATH", "PYTORCH_", "ROCR_", "TERM", "TF_", "TORCH_", "TZ", "XLA_",
+VARIABLES = frozenset(
+    {
+        "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_TF32_OVERRIDE",
+        "NVIDIA_VISIBLE_DEVICES", "PATH", "TERM", "TZ",
+    }
 )  # fmt: skip
-"""Beginnings of the names of variables that a method gets from our environment; what else is there may be a secret."""
+FAMILIES = (
+    "CUDA_", "GOMP_", "HIP_", "KMP_", "LC_", "LIBGL_", "MKL_", "NCCL_", "NUMEXPR_", "OMP_", "OPENBLAS_", "PYTORCH_", "ROCR_",
+    "TF_CPP_", "TF_FORCE_", "TORCH_", "XLA_",
+)  # fmt: skip
+"""Variables, and beginnings of names, that a method gets from our environment; what else is there may be a secret."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Walls:
     Args:
         read: files and folders that can be read, at their own paths.
         write: those that can be written to; inside of ``read``, or not.
-        hidden: files inside of those that can't be seen.
+        hidden: files and folders inside of those that can't be seen.
         network: whether the network can be reached.
     """
 
@@ -75,7 +81,8 @@ class Walls:
     def around(self, words: Sequence[str], cwd: Path) -> list[str]:
         """The command that runs ``words`` inside, in the folder ``cwd``."""
         command = [
-            PROGRAM, "--die-with-parent", "--unshare-user-try", "--unshare-pid", "--unshare-ipc",
+            str(shutil.which(PROGRAM) or PROGRAM), "--die-with-parent", "--cap-drop", "ALL", "--unshare-user-try",
+            "--unshare-pid", "--unshare-ipc",
             "--unshare-uts", "--unshare-cgroup-try", *(() if self.network else ("--unshare-net",)),
             "--proc", "/proc", *_kernels_own(), "--dev", "/dev", "--tmpfs", "/tmp", "--dir", HOME,
         ]  # fmt: skip
@@ -92,7 +99,7 @@ class Walls:
             for path in outermost_first(name for one in paths for name in names_of(one, bound)):
                 command += [how, str(path), str(path)]
         for path in self.hidden:
-            command += ["--ro-bind", "/dev/null", str(path)]
+            command += ["--tmpfs", str(path)] if path.is_dir() else ["--ro-bind", "/dev/null", str(path)]
         command += ["--remount-ro", "/"]
         return [*command, "--chdir", str(cwd), "--", *words]
 
@@ -120,7 +127,9 @@ def outermost_first(paths: Iterable[Path]) -> list[Path]:
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
     """What of an environment a method gets to see."""
-    kept = {name: value for name, value in environment.items() if name.startswith(VARIABLES)}
+    kept = {
+        name: value for name, value in environment.items() if name in VARIABLES or name.startswith(FAMILIES)
+    }
     return {**kept, "HOME": HOME, "TMPDIR": "/tmp", "XDG_CACHE_HOME": f"{HOME}/.cache"}
 
 

@@ -23,7 +23,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from ..errors import TurntableError
 from ..files import read_json, sha256_of, write_json
 from .interpreters import Interpreter
-from .recipe import Recipe, platform_name
+from .recipe import Recipe, matches, platform_name
 from .uv import uv, words_of
 
 BUILT_FROM = "built-from.json"
@@ -36,10 +36,12 @@ class Wanted:
     Args:
         requirement: as pip writes it, without hashes: ``numpy==1.26.4``, or ``name @ git+https://…``.
         sha256s: what its file's sha256 may be; () where the lock says nothing (a git commit, a replacement).
+        has_wheels: whether some of these are of wheels; else it has to be built from its source.
     """
 
     requirement: str
     sha256s: tuple[str, ...]
+    has_wheels: bool = False
 
     @property
     def name(self) -> str:
@@ -65,13 +67,12 @@ class Wheel:
         return str(parse_wheel_filename(self.path.name)[1])
 
 
-def wanted(recipe: Recipe, interpreter: Interpreter, without: Sequence[str] = ()) -> list[Wanted]:
+def wanted(recipe: Recipe, interpreter: Interpreter) -> list[Wanted]:
     """The packages that an environment of a recipe needs on this machine, in order of their names.
 
     Args:
         recipe: whose lock is read.
         interpreter: what the environment will live on.
-        without: names, with ``*`` for any characters, of packages that the bench leaves out.
 
     Raises:
         TurntableError: the lock doesn't fit its project any more, or can't be understood.
@@ -82,25 +83,29 @@ def wanted(recipe: Recipe, interpreter: Interpreter, without: Sequence[str] = ()
         what=f"reading the lock in {recipe.folder}",
     )  # fmt: skip
     replaced = {canonicalize_name(Requirement(text).name): text for text in recipe.replaced}
-    patterns = [re.compile(re.escape(name).replace(r"\*", ".*")) for name in without]
+    has_wheels = {package.name for package in recipe.packages if package.wheels}
     found = []
-    for one in parse_requirements(text):
-        if any(pattern.fullmatch(one.name) for pattern in patterns):
+    for one in parse_requirements(text, interpreter.version):
+        if matches(one.name, recipe.without):
             continue
         name = canonicalize_name(one.name)
-        found.append(Wanted(replaced[name], ()) if name in replaced else one)
+        if name in replaced:
+            found.append(Wanted(replaced[name], ()))
+        else:
+            found.append(Wanted(one.requirement, one.sha256s, name in has_wheels))
     return found
 
 
-def parse_requirements(text: str) -> list[Wanted]:
+def parse_requirements(text: str, python: str) -> list[Wanted]:
     """What ``uv export`` prints: requirements, and hashes on lines that continue theirs; not those of other machines.
 
     Raises:
         TurntableError: a line can't be understood.
     """
+    about = {"python_full_version": python, "python_version": ".".join(python.split(".")[:2])}
     found = []
     for line in text.replace("\\\n", " ").splitlines():
-        words = line.split("#")[0].split(" --hash=")
+        words = re.split(r"(?:^|\s)#", line)[0].split(" --hash=")
         if not words[0].strip():
             continue
         try:
@@ -109,7 +114,7 @@ def parse_requirements(text: str) -> list[Wanted]:
             raise TurntableError(
                 f"A lock's requirement can't be understood: {line.strip()!r} ({error})."
             ) from None
-        if requirement.marker is not None and not requirement.marker.evaluate():
+        if requirement.marker is not None and not requirement.marker.evaluate(about):
             continue
         requirement.marker = None
         hashes = tuple(word.strip().removeprefix("sha256:") for word in words[1:])
@@ -152,6 +157,8 @@ class Wheels:
     def _is(self, wheel: Wheel, need: Wanted, interpreter: Interpreter) -> bool:
         if wheel.sha256 in need.sha256s:
             return True
+        if need.has_wheels:
+            return False  # a lock that names wheels means these and no others
         note = wheel.path.parent / BUILT_FROM
         return note.is_file() and read_json(note) == self._note(need, interpreter)
 
@@ -244,7 +251,11 @@ class Wheels:
             if sha256 not in need.sha256s:
                 write_json(aside / BUILT_FROM, self._note(need, interpreter))
             path.rename(aside / path.name)
-            aside.rename(target)
+            try:
+                aside.rename(target)
+            except OSError:
+                if not target.exists():  # else another builder was faster
+                    raise
 
 
 def tags_of(interpreter: Interpreter) -> list[Tag]:

@@ -39,9 +39,10 @@ class ViewsTask:
         return self.capture.folder
 
     def held_out_files(self) -> tuple[Path, ...]:
-        """The held-out photos and their masks: no method may see them."""
+        """The held-out photos, their masks, and what the capture knows to be true: no method may see them."""
         files = [path for view in self.capture.held_out for path in (view.image_path, view.mask_path)]
-        return tuple(path for path in files if path is not None)
+        truth = self.capture.folder / "truth"
+        return (*(path for path in files if path is not None), *((truth,) if truth.is_dir() else ()))
 
     def inputs(self) -> dict[str, Any]:
         """What the worker may know: training views, sparse points and background; nothing that is held out."""
