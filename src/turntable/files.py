@@ -107,10 +107,15 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def sha256_of(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hash_of(file)
+
+
+def hash_of(file: IO[bytes]) -> str:
+    """The sha256 of what is left of an open file, in hexadecimal."""
     import hashlib  # not above: it takes 5 ms, and `turntable status` needs no hash
 
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
     return digest.hexdigest()

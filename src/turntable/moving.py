@@ -222,6 +222,7 @@ def _take_in(
     manifest, where = readers[0].manifest, str(readers[0].source)
     new: list[Entry] = []
     there: dict[str, Path] = {}
+    kept = 0
     for file in manifest.files:
         path = folder / file.path
         if file.path == "bench.toml" and not trust_settings:
@@ -235,12 +236,12 @@ def _take_in(
             new.append(file)
         elif path.stat().st_size == file.size and sha256_of(path) == file.sha256:
             there[file.sha256] = path
+            kept += 1
         else:
             raise TurntableError(
                 f"{path} is there already and is another file than the pack's. Nothing is overwritten: unpack into another "
                 "--bench."
             )
-    kept = len(there)
     total = sum(file.size for file in new)
     _check_room(folder, total)
     aside = folder / f".unpacking.{os.getpid()}"

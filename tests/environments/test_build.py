@@ -18,9 +18,9 @@ import pytest
 from conftest import METHOD_CODE, METHOD_TOML, make_capture
 from turntable import moving
 from turntable.bench import Bench
-from turntable.environments import build, environments_of, lock, place_of, recipe_of, users_of
+from turntable.environments import build, environments_of, lock, place_of, recipe_of, recipes_of
 from turntable.environments.environment import Environment
-from turntable.environments.interpreters import find
+from turntable.environments.interpreters import candidates
 from turntable.errors import TurntableError
 from turntable.jobs import RunRequest, plan, work
 from turntable.record import State
@@ -56,7 +56,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     make_method_of_its_own(bench.methods_folder / "new", NEW, "numpy==2.2.6", "six==1.17.0")
     try:
         for python in (OLD, NEW):
-            find(bench.folder / "store", python)
+            next(candidates(bench.folder / "store", python))
         for name in ("old", "new"):
             lock(bench, bench.method(name), quiet)
             build(bench, bench.method(name), quiet)
@@ -126,7 +126,7 @@ def test_environments_share_their_files(built: Bench) -> None:
     assert (twin.venv / file).samefile(environment_of(built, "new").venv / file)
     assert twin.hash != environment_of(built, "new").hash
     shutil.rmtree(built.methods_folder / "twin")
-    environments_of(built).prune(set(users_of(built)))
+    environments_of(built).prune(lambda: recipes_of(built))
     assert {one.hash for one in environments_of(built).all()} == {
         environment_of(built, n).hash for n in ("old", "new")
     }

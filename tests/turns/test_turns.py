@@ -129,13 +129,14 @@ def alive(pid: int | None) -> bool:
         return False
 
 
-def supervise(bench: Bench, runs: list[str]) -> subprocess.Popen[bytes]:
+def supervise(bench: Bench, runs: list[str], walls: bool = True) -> subprocess.Popen[bytes]:
     """A supervisor in a process of its own."""
     code = (
         "import sys; from pathlib import Path; from turntable.bench import Bench;"
         "from turntable.jobs import Handling, work; from turntable.turns.supervisor import Patience;"
         "from turntable.turns.watcher import Watcher; bench = Bench(Path(sys.argv[1]));"
-        "work(bench, [bench.run_folder(run) for run in sys.argv[2:]], Handling(Patience(save_every_s=0.2)), Watcher())"
+        f"handling = Handling(Patience(save_every_s=0.2), walls={walls});"
+        "work(bench, [bench.run_folder(run) for run in sys.argv[2:]], handling, Watcher())"
     )
     return subprocess.Popen([sys.executable, "-c", code, str(bench.folder), *runs])
 
@@ -497,8 +498,9 @@ def test_after_a_reboot_the_queue_goes_on(bench: Bench) -> None:
 
 
 def test_what_a_dead_supervisor_left_on_the_device_is_ended_before_the_next_turn(bench: Bench) -> None:
+    """Without walls, that is: those take all with them that is inside."""
     (run,) = ask(bench, steps=100, mode="child")
-    supervisor = supervise(bench, [run])
+    supervisor = supervise(bench, [run], walls=False)
     until(lambda: steps_of(bench, run) > 0, "some steps")
     child = until(lambda: psutil.Process(worker_pid(bench, run)).children(), "the method's child")[0]
     supervisor.kill()

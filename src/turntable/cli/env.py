@@ -141,8 +141,8 @@ def remove(
 def prune(bench: o.BenchOption = None, debug: o.DebugOption = False) -> None:
     """Remove the environments in which no method of the bench lives, and the files that only they needed."""
     from ..bench import Bench
-    from ..environments import environments_of, users_of
+    from ..environments import environments_of, recipes_of
 
     place = Bench.find(bench)
-    freed = environments_of(place).prune(set(users_of(place)))
+    freed = environments_of(place).prune(lambda: recipes_of(place))
     o.say(f"{freed / 1e9:.2f} GB freed")

@@ -95,6 +95,28 @@ def export(bench: Bench, method: Method, form: str) -> str:
     return do(method.folder, form, recipe_of(bench, method).python)
 
 
+def recipes_of(bench: Bench) -> list[Recipe]:
+    """The recipes of all environments that a bench needs: of its own methods, and of methods elsewhere that it has runs of.
+
+    Raises:
+        TurntableError: a method of the bench is broken, so that nobody knows what it needs.
+    """
+    from ..methods.spec import Method
+
+    folders = {path.parent for path in bench.methods_folder.glob("*/method.toml")}
+    for row in bench.record.runs():
+        with contextlib.suppress(TurntableError):
+            folders.add(Path(bench.run_folder(row.id).asked().method_folder))
+    found = []
+    for folder in folders:
+        own = folder.parent == bench.methods_folder
+        with contextlib.nullcontext() if own else contextlib.suppress(TurntableError):
+            method = Method.load(folder)
+            if method.environment["kind"] == "uv" and (folder / "uv.lock").is_file():
+                found.append(recipe_of(bench, method))
+    return found
+
+
 def users_of(bench: Bench) -> dict[str, list[str]]:
     """By the hash of an environment, the methods of the bench that live in it."""
     found: dict[str, list[str]] = {}
@@ -144,4 +166,14 @@ def place_of(bench: Bench, method: Method, walls: bool, say: Callable[[str], Non
     )
 
 
-__all__ = ["Place", "build", "environments_of", "export", "lock", "place_of", "recipe_of", "users_of"]
+__all__ = [
+    "Place",
+    "build",
+    "environments_of",
+    "export",
+    "lock",
+    "place_of",
+    "recipe_of",
+    "recipes_of",
+    "users_of",
+]

@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -291,24 +291,37 @@ class Environments:
             (self.folder / hash).rename(aside)
             remove_tree(aside)
 
-    def prune(self, keep: set[str]) -> int:
-        """Remove every environment but those of ``keep``, and what the store holds for those alone; the bytes given back."""
-        with self._store_in_use(fcntl.LOCK_EX):
-            return self._prune(keep)
+    def prune(self, keep: Callable[[], Sequence[Recipe]]) -> int:
+        """Remove every environment but those of some recipes, and what the store holds for none of them.
 
-    def _prune(self, keep: set[str]) -> int:
+        What a recipe could be built from stays, built or not: without a network it couldn't be had again.
+
+        Args:
+            keep: asked for the recipes when nobody builds any more.
+
+        Returns:
+            The bytes given back.
+        """
+        with self._store_in_use(fcntl.LOCK_EX):
+            return self._prune(keep())
+
+    def _prune(self, keep: Sequence[Recipe]) -> int:
+        hashes = {recipe.hash for recipe in keep}
         before = shutil.disk_usage(self.folder.parent).free
         for environment in self.all():
-            if environment.hash not in keep:
+            if environment.hash not in hashes:
                 self.remove(environment.hash)
         left = self.all()
         used = {package["sha256"] for environment in left for package in environment.document["packages"]}
-        remove_unused(self.store, used)
+        locked = {sha256 for recipe in keep for package in recipe.packages for sha256 in package.sha256s}
+        names = {package.name for recipe in keep for package in recipe.packages}
+        remove_unused(self.store, used | locked, names)
         if (self.store / "uv").is_dir():
             uv("cache", "prune", what="tidying the cache", variables={"UV_CACHE_DIR": str(self.store / "uv")})
-        names = {environment.document["interpreter"] for environment in left}
+        needed = {environment.document["interpreter"] for environment in left}
         for interpreter in interpreters.kept(self.store):
-            if interpreter.folder.name not in names:
+            wanted_still = any(interpreters.fits(interpreter.version, recipe.python) for recipe in keep)
+            if interpreter.folder.name not in needed and not wanted_still:
                 remove_tree(interpreter.folder)
         return max(0, shutil.disk_usage(self.folder.parent).free - before)
 

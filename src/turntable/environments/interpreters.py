@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def kept(store: Path) -> list[Interpreter]:
     found = []
     for folder in (store / "interpreters").glob("3.*-*"):
         interpreter = Interpreter(folder, folder.name.partition("-")[0])
-        if interpreter.executable.is_file():
+        if re.fullmatch(r"3(\.\d+){2}", interpreter.version) and interpreter.executable.is_file():
             found.append(interpreter)
     return sorted(found, key=lambda one: [int(part) for part in one.version.split(".")], reverse=True)
 
@@ -97,7 +98,16 @@ def provide(store: Path, wanted: str) -> Interpreter:
         for interpreter in kept(store):  # somebody was faster
             if fits(interpreter.version, wanted):
                 return interpreter
-        return _adopt(store, find(store, wanted))
+        reasons = []
+        for program in candidates(store, wanted):
+            try:
+                return _adopt(store, program)
+            except TurntableError as error:  # the next one may be better
+                reasons.append(str(error))
+        raise TurntableError(
+            f"This machine has no Python {wanted} that can be copied: {' '.join(reasons) or 'none was found'} "
+            f"uv python install {wanted} fetches one."
+        )
 
 
 def fits(version: str, wanted: str) -> bool:
@@ -105,27 +115,26 @@ def fits(version: str, wanted: str) -> bool:
     return version == wanted or version.startswith(wanted + ".")
 
 
-def find(store: Path, wanted: str) -> Path:
-    """The program of an interpreter of this machine; fetched by uv where there is none.
+def candidates(store: Path, wanted: str) -> Iterator[Path]:
+    """Programs of the version wanted: this machine's own, the likeliest first; then one that uv fetches.
 
     Raises:
-        TurntableError: there is none, and none could be fetched.
+        TurntableError: none could be fetched.
     """
-    for candidate in _candidates(wanted):
+    seen: set[Path] = set()
+    for candidate in _likely(wanted):
         with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-            if fits(ask(candidate)["version"], wanted):
-                return candidate
-    fetched = store / "fetched-interpreters"
-    place = {"UV_PYTHON_INSTALL_DIR": str(fetched)}
+            if candidate.resolve() not in seen and fits(ask(candidate)["version"], wanted):
+                seen.add(candidate.resolve())
+                yield candidate
+    place = {"UV_PYTHON_INSTALL_DIR": str(store / "fetched-interpreters")}
     if NO_NETWORK not in os.environ:
         uv("python", "install", wanted, "--no-bin", what=f"fetching Python {wanted}", variables=place)
-    answer = uv(
-        "python", "find", wanted, "--managed-python", what=f"finding Python {wanted}", variables=place
-    )
-    return Path(answer.strip())
+    words = ("python", "find", wanted, "--managed-python")
+    yield Path(uv(*words, what=f"finding Python {wanted}", variables=place).strip())
 
 
-def _candidates(wanted: str) -> Iterator[Path]:
+def _likely(wanted: str) -> Iterator[Path]:
     """Programs that may be of the version wanted, the likeliest first."""
     minor = ".".join(wanted.split(".")[:2])
     if fits(".".join(map(str, sys.version_info[:3])), wanted):
@@ -162,6 +171,8 @@ def _adopt(store: Path, program: Path) -> Interpreter:
     if told["implementation"] != "CPython":
         raise TurntableError(f"Environments live on CPython; {program} is {told['implementation']}.")
     version = told["version"]
+    if re.fullmatch(r"3(\.\d+){2}", version) is None:
+        raise TurntableError(f"Environments live on released Pythons; {program} is {version}.")
     minor = ".".join(version.split(".")[:2])
     aside = store / "interpreters" / f".{version}.{os.getpid()}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
@@ -169,7 +180,13 @@ def _adopt(store: Path, program: Path) -> Interpreter:
         (aside / "bin").mkdir(parents=True)
         target = aside / "bin" / f"python{minor}"
         shutil.copy2(Path(told["prefix"]) / "bin" / f"python{minor}", target)
-        _copy_tree(Path(told["stdlib"]), aside / "lib" / f"python{minor}")
+        stdlib = Path(told["stdlib"])  # in lib, or in lib64
+        inside = (
+            stdlib.relative_to(told["prefix"])
+            if stdlib.is_relative_to(told["prefix"])
+            else Path("lib") / stdlib.name
+        )
+        _copy_tree(stdlib, aside / inside)
         if Path(told["include"]).is_dir():
             _copy_tree(Path(told["include"]), aside / "include" / f"python{minor}")
         # A Python that was built as a shared library, unless it is the system's: that stays where it is.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import site
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class Place:
         read: the files and folders that are needed, to be seen where there are walls.
         network: whether the network may be reached.
         no_walls: why there are no walls, in words; None where there are.
+        python_path: folders of packages that the interpreter doesn't look into by itself.
     """
 
     environment: str
@@ -30,6 +32,7 @@ class Place:
     read: tuple[Path, ...] = ()
     network: bool = False
     no_walls: str | None = None
+    python_path: tuple[Path, ...] = ()
 
     def command(
         self,
@@ -57,7 +60,10 @@ class Place:
         kept = dict(os.environ) if self.no_walls is not None else variables(os.environ)
         path = os.pathsep.join([str(self.programs), kept.get("PATH", os.defpath)])
         # Cards are counted as the driver counts them, not fastest first: as the locks of devices are.
-        return {**kept, "PATH": path, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "PYTHONNOUSERSITE": "1"}
+        found = {**kept, "PATH": path, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "PYTHONNOUSERSITE": "1"}
+        if self.python_path:
+            found["PYTHONPATH"] = os.pathsep.join(map(str, self.python_path))
+        return found
 
 
 def host(method: Path, no_walls: str | None, network: bool = False, read: Sequence[Path] = ()) -> Place:
@@ -69,14 +75,21 @@ def host(method: Path, no_walls: str | None, network: bool = False, read: Sequen
         network: whether the network may be reached.
         read: what else the bench lets its methods read.
     """
+    import numpy
+
     prefixes = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.base_prefix).resolve()} - {Path("/usr")}
+    # Installed for one user, it lies in the home folder, where no other prefix leads.
+    packages = Path(numpy.__file__).parents[1]
     return Place(
         environment="host",
         python=Path(sys.executable),
         programs=Path(sys.executable).parent,
-        read=(*prefixes, worker_folder(), method, *read),
+        read=(*prefixes, packages, worker_folder(), method, *read),
         network=network,
         no_walls=no_walls,
+        python_path=(packages,)
+        if site.ENABLE_USER_SITE and packages == Path(site.getusersitepackages())
+        else (),
     )
 
 

@@ -173,7 +173,8 @@ def look() -> Graphics:
     for line in _ask(
         "nvidia-smi", "--query-gpu=driver_version,compute_cap,name", "--format=csv,noheader"
     ).splitlines():
-        version, capability, name = (part.strip() for part in line.split(",", 2))
+        version, capability, name = (part.strip() for part in (line + ",,").split(",", 2))
+        name = name.rstrip(",")
         if re.fullmatch(r"\d+(\.\d+)+", version) and re.fullmatch(r"\d+\.\d+", capability):
             driver = tuple(int(part) for part in version.split("."))
             cards.append((name, _two(capability)))
@@ -188,9 +189,12 @@ def _ask(program: str, *words: str) -> str:
     path = shutil.which(program)
     if path is None:
         return ""
-    answer = subprocess.run(
-        [path, *words], capture_output=True, text=True, errors="replace", check=False, timeout=60
-    )
+    try:
+        answer = subprocess.run(
+            [path, *words], capture_output=True, text=True, errors="replace", check=False, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs has no answer
+        return ""
     return answer.stdout if answer.returncode == 0 else ""
 
 

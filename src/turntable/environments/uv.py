@@ -12,6 +12,9 @@ from ..errors import TurntableError
 NO_NETWORK = "UV_OFFLINE"
 """The variable of uv's own that says that there is no network."""
 
+SYSTEMS_CERTIFICATES = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
+"""As pip does: whom this machine trusts, a company's proxy for instance, is said there. (The second is the older name.)"""
+
 LONGEST = 500
 
 # What uv would take from a project or an environment around us is none of the method's business.
@@ -61,7 +64,7 @@ def uv(
     environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
     answer = subprocess.run(
         [program(), *map(str, words), "--no-progress", "--color", "never"],
-        env={**environment, **(variables or {})},
+        env={**SYSTEMS_CERTIFICATES, **environment, **(variables or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

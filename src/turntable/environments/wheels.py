@@ -266,11 +266,17 @@ def tags_of(interpreter: Interpreter) -> list[Tag]:
     return found + list(compatible_tags((major, minor), f"cp{major}{minor}", platforms))
 
 
-def remove_unused(store: Path, used: Iterable[str]) -> int:
-    """Remove the wheels that no environment uses; how many bytes that gives back."""
-    keep, freed = set(used), 0
+def remove_unused(store: Path, used: Iterable[str], names: Iterable[str]) -> int:
+    """Remove wheels from a store; how many bytes that gives back.
+
+    Args:
+        store: the store.
+        used: the sha256 of those that stay.
+        names: packages whose wheels stay if they were built here.
+    """
+    keep, built_stay, freed = set(used), set(names), 0
     for wheel in Wheels(store).all():
-        if wheel.sha256 not in keep:
+        if wheel.sha256 not in keep and not (wheel.name in built_stay and read_note(wheel)):
             freed += wheel.path.stat().st_size
             shutil.rmtree(wheel.path.parent)
     return freed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import lzma
 import os
 import re
 import shutil
@@ -10,6 +12,7 @@ import sys
 import tarfile
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -23,6 +26,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
 LARGEST_BYTES = 2 << 30
 """An archive of a method's code that is larger holds something else."""
+
+MOST_FILES = 20_000
 
 LEFT_OUT = (".git", "__pycache__", ".venv", "venv", "node_modules")
 
@@ -107,6 +112,8 @@ def _clone(address: str, commit: str, target: Path) -> Path:
     # No hooks, no submodules, no filters of ours: a repository's files are copied, and that is all.
     quiet = ["git", "-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never"]
     commands = [[*quiet, "clone", "--no-recurse-submodules", "--", address, str(target)]]
+    if commit and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", commit):
+        raise TurntableError(f"A commit is a hash, a tag or a branch, not {commit!r}.")
     if commit:
         commands.append([*quiet, "-C", str(target), "checkout", "--detach", commit])
     for command in commands:
@@ -134,7 +141,7 @@ def _download(address: str, scratch: Path) -> Path:
                     raise TurntableError(
                         f"{address} is larger than {LARGEST_BYTES >> 30} GiB: that is no method's code."
                     )
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise TurntableError(f"{address} can't be downloaded: {error}.") from None
     return target
 
@@ -177,10 +184,22 @@ def _unfold(archive: Path, target: Path) -> Path:
                 opened.extractall(target)
         else:
             with tarfile.open(archive) as opened:
-                members = opened.getmembers()
-                _check_names(archive, [(one.name, one.size, one.isreg() or one.isdir()) for one in members])
-                opened.extractall(target, members, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+                members = []
+                for member in opened:  # one by one: a bomb is noticed before it has unfolded
+                    members.append(member)
+                    _check_names(archive, [(member.name, member.size, member.isreg() or member.isdir())])
+                    if sum(one.size for one in members) > LARGEST_BYTES or len(members) > MOST_FILES:
+                        raise TurntableError(f"{archive.name} unfolds to too much. Not installed.")
+                for member in members:  # plain files and folders inside: see above
+                    opened.extract(member, target, set_attrs=False)
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        EOFError,
+        RuntimeError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
         raise TurntableError(f"{archive.name} is no archive that can be read ({error}).") from None
     return target
 
@@ -214,12 +233,20 @@ def _take(methods: Path, method: Method) -> Method:
             f"A method's name has small letters, digits, - and _ only, not {method.name!r}. Not installed."
         )
     target = methods / method.name
+    size = 0
     for path in method.folder.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(method.folder.resolve()):
+        if _left_out(path, method.folder):
+            continue
+        if path.is_symlink() and (
+            path.is_dir() or not path.resolve().is_relative_to(method.folder.resolve())
+        ):
             raise TurntableError(
-                f"{path.relative_to(method.folder)} of method {method.name} is a link that leads out of its folder. Not "
-                "installed."
+                f"{path.relative_to(method.folder)} of method {method.name} is a link to a folder, or leads out of the "
+                "method's. Not installed."
             )
+        size += path.stat().st_size if path.is_file() else 0
+        if size > LARGEST_BYTES:
+            raise TurntableError(f"{method.folder} holds more than {LARGEST_BYTES >> 30} GiB. Not installed.")
     if target.exists():
         if Method.load(target).fingerprint() == method.fingerprint():
             return Method.load(target)

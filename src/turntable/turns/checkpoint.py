@@ -6,14 +6,14 @@ A checkpoint is the folder ``checkpoint/<steps>/`` with what the method saved in
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import TurntableError
-from ..files import read_json, sha256_of, write_json
+from ..files import hash_of, open_beneath, read_json, sha256_of, write_json
 
 KEPT = 2
 
@@ -86,18 +86,25 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _fault(folder: Path) -> str | None:
+    # The method could write here: no link and no pipe is followed or waited for.
     try:
-        manifest = read_json(folder / "manifest.json")
-    except TurntableError as error:
-        return str(error)
+        with open_beneath(folder, "manifest.json") as file:
+            manifest = json.load(file)
+    except FileNotFoundError:
+        return f"{folder / 'manifest.json'} is missing; it is needed to read {folder}"
+    except (OSError, ValueError) as error:
+        return f"its manifest can't be read ({error})"
     if not isinstance(manifest, dict) or not {"state", "files"} <= set(manifest):
         return "its manifest lacks state or files"
-    for entry in manifest["files"]:
-        path = folder / "method" / entry["name"]
-        if not path.is_file():
-            return f"{entry['name']} is missing"
-        if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
-            return f"{entry['name']} is not what was saved"
+    try:
+        for entry in manifest["files"]:
+            with open_beneath(folder, f"method/{entry['name']}") as file:
+                if os.fstat(file.fileno()).st_size != entry["bytes"] or hash_of(file) != entry["sha256"]:
+                    return f"{entry['name']} is not what was saved"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, KeyError, TypeError) as error:
+        return f"a file of it can't be read ({error})"
     return None
 
 

@@ -67,7 +67,9 @@ def limit(name: str, group: Cgroup | None, memory_bytes: int, processes: int) ->
     if group is not None:
         with contextlib.suppress(OSError):
             # Processes in the parent are in the way of this, unless it is the topmost group.
-            (group.folder.parent / "cgroup.subtree_control").write_text("+memory +pids")
+            (group.folder.parent / "cgroup.subtree_control").write_text("+memory")
+        with contextlib.suppress(OSError):
+            (group.folder.parent / "cgroup.subtree_control").write_text("+pids")
     for controller in ("memory", "pids"):
         limited[controller] = group is not None and _write(group.folder, NEW[controller], values)
         if not limited[controller] and (folder := _old_group(controller, PREFIX + name)) is not None:
