@@ -31,7 +31,8 @@ def bench(tmp_path: Path) -> Bench:
     bench = Bench(tmp_path / "here" / "bench")
     bench.make()
     make_capture(bench.captures_folder / "small")
-    make_method(bench.methods_folder / "colour")
+    method = make_method(bench.methods_folder / "colour")
+    (method / ".gitignore").write_text("*.o")  # it counts too
     answer(bench)
     return bench
 

@@ -188,12 +188,11 @@ def list_files(
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             relative = path.relative_to(bench)
-            # What is half written, locks, and what Python or a program makes again.
-            if any(part.startswith(".") or part == "__pycache__" for part in relative.parts):
+            if not _is_packed(relative.parts):
                 continue
             if path.is_symlink():
                 say(f"{relative} is a link; it is not packed")
-            elif path.is_file() and path.name not in ("lock", "supervisor.lock"):
+            elif path.is_file():
                 paths.append(path)
     entries = []
     for path in paths:
@@ -201,6 +200,18 @@ def list_files(
         relative = path.relative_to(bench).as_posix()
         entries.append(Entry(relative, sha256_of(path), path.stat().st_size, bool(mode & stat.S_IXUSR)))
     return entries
+
+
+def _is_packed(parts: tuple[str, ...]) -> bool:
+    """Whether a file of a bench is packed: not what is half written, locks, or what Python makes again."""
+    if "__pycache__" in parts or ".git" in parts or parts[1].startswith("."):
+        return False
+    if parts[0] == "methods":  # what its fingerprint counts must come along
+        return True
+    return not any(part.startswith(".") for part in parts) and parts[2:] not in (
+        ("lock",),
+        ("supervisor.lock",),
+    )
 
 
 def chosen_parts(only: Iterable[str], without: Iterable[str]) -> list[str]:
