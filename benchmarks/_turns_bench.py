@@ -197,7 +197,7 @@ def await_(what: str, holds: Callable[[], Any], alive: Callable[[], bool], every
 
 def clock(folder: RunFolder) -> list[tuple[str, float]]:
     """What the method ``rest`` has written down: what, and when, in seconds since the epoch."""
-    path = folder.path / "clock.txt"
+    path = folder.path / "curve/clock.txt"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [(what, float(when)) for what, when in (line.split() for line in lines)]
 

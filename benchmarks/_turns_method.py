@@ -1,6 +1,6 @@
 """The method that ``benchmarks/turns.py`` pauses: a state of so many megabytes, steps of so many milliseconds.
 
-It is copied into a method's folder. In the folder of its run it writes down in ``clock.txt``, by the epoch's clock, when
+It is copied into a method's folder. In ``curve/clock.txt`` of its run's folder it writes down, by the epoch's clock, when
 its steps went on after any rest, when the last step before a save had ended, and how long saving and loading took::
 
     first 1700000000.123456     a step begins: the process's first, or the first after 50 ms without one
@@ -69,6 +69,6 @@ class Method:
 
 
 def note(what, when):
-    """Add a line to ``clock.txt``; the worker's own folder is its run's."""
-    with Path("clock.txt").open("a") as file:
+    """Add a line to ``clock.txt``, in a folder of the run's that a method may write to."""
+    with Path("curve/clock.txt").open("a") as file:
         file.write(f"{what} {when:.6f}\n")
