@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import TurntableError, disk_error, unknown_name
-from .files import write_text
+from .files import holding, write_text
 from .record import FoundRun, Record, RunRow, State, StateChange
 from .run import Asked, RunFolder
 
@@ -198,8 +197,7 @@ class Bench:
     @contextlib.contextmanager
     def planning(self) -> Iterator[None]:
         """Only one process at a time looks for the answer to a question and queues a run where there is none."""
-        with (self.folder / ".planning.lock").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with holding(self.folder / ".planning.lock"):
             import shutil
 
             # Half made by a killed process: we are the only one here.

@@ -5,12 +5,15 @@ Every file of a bench is written to a temporary name beside it, flushed to the d
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import stat
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,6 +60,19 @@ def read_json(path: Path) -> Any:
         raise TurntableError(f"{path} is missing; it is needed to read {path.parent}.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise TurntableError(f"{path} is damaged ({error}); move {path.parent} away.") from None
+
+
+@contextlib.contextmanager
+def holding(lock: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold the kernel's lock on a file, made if it isn't there; waits for those who hold it now.
+
+    Args:
+        lock: the file; its folder exists.
+        how: ``fcntl.LOCK_EX``, alone, or ``fcntl.LOCK_SH``, with others who say so.
+    """
+    with lock.open("ab") as file:
+        fcntl.flock(file, how)
+        yield
 
 
 def open_beneath(folder: Path, name: str) -> IO[bytes]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TurntableError, disk_error
-from ..files import read_json, write_json
+from ..files import holding, read_json, write_json, write_text
 from . import interpreters
 from .interpreters import Interpreter
 from .recipe import FORMAT, Recipe, platform_name
@@ -115,8 +115,6 @@ class Environments:
         Raises:
             TurntableError: it can't be built; a log is left at ``environments/<hash>.log``, and nothing else.
         """
-        if (found := self.find(recipe)) is not None:
-            return found
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f".{recipe.hash}.lock").open("a") as lock:
@@ -134,8 +132,7 @@ class Environments:
     def _store_in_use(self, how: int) -> Iterator[None]:
         """Builders use the store together; whoever removes something from it waits for them."""
         self.store.mkdir(parents=True, exist_ok=True)
-        with (self.store / ".lock").open("a") as lock:
-            fcntl.flock(lock, how)
+        with holding(self.store / ".lock", how):
             yield
 
     def _build(self, recipe: Recipe, say: Callable[[str], None], from_sources: bool) -> Environment:
@@ -149,9 +146,7 @@ class Environments:
         try:
             interpreter = interpreters.provide(self.store, recipe.python)
             needs = wanted(recipe, interpreter)
-            if not from_sources:
-                self._refuse_sources(recipe, needs, interpreter)
-            wheels = self._gather(needs, interpreter, log, say)
+            wheels = self._gather(recipe, needs, interpreter, log, say, from_sources)
             say(
                 f"Environment {recipe.hash}: installing {len(wheels)} packages on Python {interpreter.version} …"
             )
@@ -194,20 +189,6 @@ class Environments:
         log.unlink(missing_ok=True)
         return Environment(self.folder / recipe.hash, document)
 
-    def _refuse_sources(self, recipe: Recipe, needs: list[Wanted], interpreter: Interpreter) -> None:
-        """Refuse to build a package from its source, which runs its code with the user's rights, unless it was asked for.
-
-        Raises:
-            TurntableError: one has no wheel, neither in the lock nor in the store.
-        """
-        sources = {package.name for package in recipe.packages if not package.wheels}
-        found = self.wheels.find(needs, interpreter)
-        if lacking := sorted(need.name for need in needs if need.name in sources and need.name not in found):
-            raise TurntableError(
-                f"{', '.join(lacking)} must be built from source, which runs code of theirs with your rights: turntable env "
-                f"build {recipe.folder.name} does it, if you trust them."
-            )
-
     def gather(self, recipe: Recipe, say: Callable[[str], None], sources_only: bool = False) -> None:
         """Have the wheels of a recipe in the store.
 
@@ -227,15 +208,32 @@ class Environments:
             if sources_only:
                 sources = {package.name for package in recipe.packages if not package.wheels}
                 needs = [need for need in needs if need.name in sources]
-            self._gather(needs, interpreter, log, say)
+            self._gather(recipe, needs, interpreter, log, say, from_sources=True)
         log.unlink(missing_ok=True)
 
     def _gather(
-        self, needs: list[Wanted], interpreter: Interpreter, log: Path, say: Callable[[str], None]
+        self,
+        recipe: Recipe,
+        needs: list[Wanted],
+        interpreter: Interpreter,
+        log: Path,
+        say: Callable[[str], None],
+        from_sources: bool,
     ) -> list[Wheel]:
-        """A wheel for every package."""
+        """A wheel for every package.
+
+        Raises:
+            TurntableError: one can't be had, or has only a source, and to build that runs its code with the user's rights.
+        """
         found = self.wheels.find(needs, interpreter)
         if lacking := [need for need in needs if need.name not in found]:
+            sources = {package.name for package in recipe.packages if not package.wheels}
+            unbuilt = sorted(need.name for need in lacking if need.name in sources)
+            if unbuilt and not from_sources:
+                raise TurntableError(
+                    f"{', '.join(unbuilt)} must be built from source, which runs code of theirs with your rights: turntable "
+                    f"env build {recipe.folder.name} does it, if you trust them."
+                )
             say(f"Fetching {len(lacking)} of {len(needs)} packages …")
             self.wheels.fetch(lacking, interpreter, log)
             found = self.wheels.find(needs, interpreter)
@@ -269,10 +267,8 @@ class Environments:
         """Tell an environment where its interpreter is, after the bench was moved."""
         lines = [home if line.startswith("home = ") else line for line in text.splitlines(keepends=True)]
         with _writable(settings.parent):
-            aside = settings.with_name(".pyvenv.cfg.tmp")
-            aside.write_text("".join(lines))
-            aside.chmod(0o444)
-            aside.replace(settings)
+            write_text(settings, "".join(lines))
+            settings.chmod(0o444)
 
     def remove(self, hash: str) -> None:
         """Remove an environment.
@@ -283,8 +279,7 @@ class Environments:
         if not (self.folder / hash / NOTE).is_file():
             known = ", ".join(environment.hash for environment in self.all()) or "none"
             raise TurntableError(f"There is no environment {hash!r}; known: {known}.")
-        with (self.folder / f".{hash}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with holding(self.folder / f".{hash}.lock"):
             aside = self.folder / f".{hash}.tmp"
             remove_tree(aside)
             (self.folder / hash).chmod(0o755)

@@ -8,7 +8,6 @@ reach it, and the bench can be moved with everything in it. A copy holds no link
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import TurntableError
-from ..files import sha256_of
+from ..files import holding, sha256_of
 from .uv import NO_NETWORK, uv
 
 LEFT_OUT = frozenset(
@@ -94,7 +93,8 @@ def provide(store: Path, wanted: str) -> Interpreter:
     for interpreter in kept(store):
         if fits(interpreter.version, wanted):
             return interpreter
-    with _alone(store / "interpreters"):
+    (store / "interpreters").mkdir(parents=True, exist_ok=True)
+    with holding(store / "interpreters" / ".lock"):
         for interpreter in kept(store):  # somebody was faster
             if fits(interpreter.version, wanted):
                 return interpreter
@@ -253,12 +253,3 @@ def _check(program: Path, folder: Path) -> None:
         raise TurntableError(
             f"A copy of Python {program.name} doesn't work ({last}). Install another one with uv."
         )
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

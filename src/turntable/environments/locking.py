@@ -30,6 +30,19 @@ def write_lock(folder: Path, interpreter: Interpreter) -> Path:
     return folder / LOCK
 
 
+def read_lock(folder: Path, *options: str | Path) -> str:
+    """A recipe's lock as requirements with hashes, or as uv's ``options`` want it.
+
+    Raises:
+        TurntableError: it doesn't fit its project any more, or can't be understood.
+    """
+    return uv(
+        "export", "--frozen", "--no-emit-project", "--no-dev", "--no-header", "--no-annotate",
+        *(options or ("--format", "requirements.txt")), "--project", folder,
+        what=f"reading the lock in {folder}",
+    )  # fmt: skip
+
+
 def export(folder: Path, form: str, python: str) -> str:
     """A recipe as others can build it.
 
@@ -43,12 +56,9 @@ def export(folder: Path, form: str, python: str) -> str:
     """
     if form not in FORMS:
         raise unknown_name("form", form, FORMS)
-    common = ("export", "--frozen", "--no-emit-project", "--no-dev", "--no-header", "--project", folder)
     if form == "pylock":
-        return uv(*common, "--format", "pylock.toml", what=f"reading the lock in {folder}")
-    requirements = uv(
-        *common, "--no-annotate", "--format", "requirements.txt", what=f"reading the lock in {folder}"
-    )
+        return read_lock(folder, "--format", "pylock.toml")
+    requirements = read_lock(folder)
     return requirements if form == "requirements" else dockerfile(folder.name, python, requirements)
 
 

@@ -23,6 +23,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from ..errors import TurntableError
 from ..files import read_json, sha256_of, write_json
 from .interpreters import Interpreter
+from .locking import read_lock
 from .recipe import Recipe, matches, platform_name
 from .uv import uv, words_of
 
@@ -77,11 +78,9 @@ def wanted(recipe: Recipe, interpreter: Interpreter) -> list[Wanted]:
     Raises:
         TurntableError: the lock doesn't fit its project any more, or can't be understood.
     """
-    text = uv(
-        "export", "--frozen", "--no-emit-project", "--no-dev", "--no-header", "--no-annotate", "--offline",
-        "--format", "requirements.txt", "--project", recipe.folder, "--python", interpreter.executable,
-        what=f"reading the lock in {recipe.folder}",
-    )  # fmt: skip
+    text = read_lock(
+        recipe.folder, "--format", "requirements.txt", "--offline", "--python", interpreter.executable
+    )
     replaced = {canonicalize_name(Requirement(text).name): text for text in recipe.replaced}
     has_wheels = {package.name for package in recipe.packages if package.wheels}
     found = []
