@@ -6,7 +6,7 @@ Every check is a worker process of its own, walled in as a run's is. What one fi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from .bench import Bench
 from .captures.capture import Capture
 from .environments import Place, place_of
 from .errors import TurntableError
-from .methods.spec import Method
+from .methods.spec import Method, Value
 from .run import Asked, Budget
 from .tasks.views import ViewsTask
 from .turns.checkpoint import Checkpoint
@@ -48,7 +48,13 @@ class Check:
 
 
 def check(
-    bench: Bench, method: Method, capture: Capture, device: str, walls: bool, say: Callable[[str], None]
+    bench: Bench,
+    method: Method,
+    capture: Capture,
+    device: str,
+    walls: bool,
+    say: Callable[[str], None],
+    settings: Mapping[str, Value] | None = None,
 ) -> list[Check]:
     """Try a method on a capture.
 
@@ -59,6 +65,7 @@ def check(
         device: where it trains.
         walls: whether it is walled in, where that can be done.
         say: told what is being done, a line each.
+        settings: all of the method's; else their defaults.
 
     Raises:
         TurntableError: it is a program, or its environment can't be built.
@@ -69,7 +76,8 @@ def check(
         )
     place = place_of(bench, method, walls, say)
     with TemporaryDirectory(prefix="turntable-check-") as scratch:
-        trial = _Trial(method, capture, place, device, Path(scratch).resolve())
+        chosen = dict(method.configure({}) if settings is None else settings)
+        trial = _Trial(method, capture, place, device, chosen, Path(scratch).resolve())
         found = []
         for what, look in (
             ("starts, trains and renders every held-out view", trial.works),
@@ -96,7 +104,15 @@ def check(
 class _Trial:
     """A method that is being tried."""
 
-    def __init__(self, method: Method, capture: Capture, place: Place, device: str, scratch: Path) -> None:
+    def __init__(
+        self,
+        method: Method,
+        capture: Capture,
+        place: Place,
+        device: str,
+        settings: dict[str, Value],
+        scratch: Path,
+    ) -> None:
         self.method = method
         self.task = ViewsTask(capture, {})
         self.place = place
@@ -106,7 +122,7 @@ class _Trial:
         self.counted = 0
         self.asked = Asked(
             id="", capture=capture.name, capture_hash=capture.hash, task="views", method=method.name,
-            method_folder=str(method.folder), method_fingerprint="", settings=method.configure({}), seed=0,
+            method_folder=str(method.folder), method_fingerprint="", settings=settings, seed=0,
             budget=Budget(steps=STEPS), device=device, created=time.time(), command="", versions={},
         )  # fmt: skip
 

@@ -133,7 +133,7 @@ def check(bench: Bench, request: RunRequest) -> dict[str, Method]:
         _check_runnable(method, device, request.budget)
         chosen[method.name] = method
     _check_terms(bench, request.terms, device)
-    _settings_by_method(list(chosen.values()), request.settings)
+    settings_by_method(list(chosen.values()), request.settings)
     metrics(request.lpips_weights)
     return chosen
 
@@ -157,7 +157,7 @@ def plan(
     """
     chosen = list(check(bench, request).values())
     capture.check()
-    settings = _settings_by_method(chosen, request.settings)
+    settings = settings_by_method(chosen, request.settings)
     places = {method.name: place_of(bench, method, request.walls, say) for method in chosen}
     fingerprints = {method.name: method.fingerprint() for method in chosen}
     known_versions = versions()
@@ -497,7 +497,12 @@ def _check_terms(bench: Bench, terms: Terms, device: str) -> None:
         )
 
 
-def _settings_by_method(chosen: Sequence[Method], given: Sequence[str]) -> dict[str, dict[str, Value]]:
+def settings_by_method(chosen: Sequence[Method], given: Sequence[str]) -> dict[str, dict[str, Value]]:
+    """All settings of each of the methods ``chosen``, with those ``given`` as ``name=value`` or ``method.name=value``.
+
+    Raises:
+        TurntableError: one can't be understood, or isn't of these methods, or doesn't take the value.
+    """
     wanted: dict[str, dict[str, str]] = {method.name: {} for method in chosen}
     for text in given:
         key, equals, value = text.partition("=")

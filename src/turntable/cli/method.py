@@ -123,6 +123,7 @@ def check(
         ),
     ] = None,
     device: o.DeviceOption = "cpu",
+    settings: o.SetOption = None,
     no_sandbox: o.NoSandboxOption = False,
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
@@ -136,7 +137,7 @@ def check(
 
     from ..bench import Bench
     from ..conformance import check as do
-    from ..jobs import demo_capture
+    from ..jobs import demo_capture, settings_by_method
     from ._progress import watching
     from ._tables import print_table
 
@@ -144,7 +145,8 @@ def check(
     method = place.method(name)
     with watching() as watcher:
         chosen = place.capture(capture) if capture else demo_capture(place, watcher)
-        found = do(place, method, chosen, device, not no_sandbox, watcher.note)
+        values = settings_by_method([method], settings or ())[method.name]
+        found = do(place, method, chosen, device, not no_sandbox, watcher.note, values)
     if as_json:
         o.print_json({"method": method.name, "checks": [asdict(one) for one in found]})
     else:

@@ -179,9 +179,8 @@ class Environments:
             aside.rename(self.folder / recipe.hash)
         except TurntableError as error:
             remove_tree(aside)
-            told = f" All of it: {log}" if log.exists() else ""
             raise TurntableError(
-                f"The environment of {recipe.folder.name} can't be built. {error}{told}"
+                f"The environment of {recipe.folder.name} can't be built. {error}{_all_of_it(log)}"
             ) from error
         except BaseException:
             remove_tree(aside)
@@ -206,9 +205,11 @@ class Environments:
             interpreter = interpreters.provide(self.store, recipe.python)
             needs = wanted(recipe, interpreter)
             if sources_only:
-                sources = {package.name for package in recipe.packages if not package.wheels}
-                needs = [need for need in needs if need.name in sources]
-            self._gather(recipe, needs, interpreter, log, say, from_sources=True)
+                needs = [need for need in needs if need.is_source]
+            try:
+                self._gather(recipe, needs, interpreter, log, say, from_sources=True)
+            except TurntableError as error:
+                raise TurntableError(f"{error}{_all_of_it(log)}") from error
         log.unlink(missing_ok=True)
 
     def _gather(
@@ -227,15 +228,14 @@ class Environments:
         """
         found = self.wheels.find(needs, interpreter)
         if lacking := [need for need in needs if need.name not in found]:
-            sources = {package.name for package in recipe.packages if not package.wheels}
-            unbuilt = sorted(need.name for need in lacking if need.name in sources)
+            unbuilt = sorted(need.name for need in lacking if need.is_source)
             if unbuilt and not from_sources:
                 raise TurntableError(
                     f"{', '.join(unbuilt)} must be built from source, which runs code of theirs with your rights: turntable "
                     f"env build {recipe.folder.name} does it, if you trust them."
                 )
             say(f"Fetching {len(lacking)} of {len(needs)} packages …")
-            self.wheels.fetch(lacking, interpreter, log)
+            self.wheels.fetch(lacking, interpreter, log, from_sources)
             found = self.wheels.find(needs, interpreter)
         still = [need.requirement for need in needs if need.name not in found]
         if still:
@@ -319,6 +319,10 @@ class Environments:
             if interpreter.folder.name not in needed and not wanted_still:
                 remove_tree(interpreter.folder)
         return max(0, shutil.disk_usage(self.folder.parent).free - before)
+
+
+def _all_of_it(log: Path) -> str:
+    return f" All of it: {log}" if log.exists() else ""
 
 
 def make_read_only(folder: Path) -> None:

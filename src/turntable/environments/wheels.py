@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,12 +37,19 @@ class Wanted:
     Args:
         requirement: as pip writes it, without hashes: ``numpy==1.26.4``, or ``name @ git+https://…``.
         sha256s: what its file's sha256 may be; () where the lock says nothing (a git commit, a replacement).
-        has_wheels: whether some of these are of wheels; else it has to be built from its source.
+        has_wheels: whether some of these are of wheels that this machine takes; else it has to be built from its source.
+        replaced: whether this bench takes it in place of what the lock names.
     """
 
     requirement: str
     sha256s: tuple[str, ...]
     has_wheels: bool = False
+    replaced: bool = False
+
+    @property
+    def is_source(self) -> bool:
+        """Whether it has to be built, which runs code of its own."""
+        return not (self.has_wheels or self.replaced)
 
     @property
     def name(self) -> str:
@@ -82,14 +89,15 @@ def wanted(recipe: Recipe, interpreter: Interpreter) -> list[Wanted]:
         recipe.folder, "--format", "requirements.txt", "--offline", "--python", interpreter.executable
     )
     replaced = {canonicalize_name(Requirement(text).name): text for text in recipe.replaced}
-    has_wheels = {package.name for package in recipe.packages if package.wheels}
+    tags = set(tags_of(interpreter))
+    has_wheels = {package.name for package in recipe.packages if fits(package.wheels, tags)}
     found = []
     for one in parse_requirements(text, interpreter.version):
         if matches(one.name, recipe.without):
             continue
         name = canonicalize_name(one.name)
         if name in replaced:
-            found.append(Wanted(replaced[name], ()))
+            found.append(Wanted(replaced[name], (), replaced=True))
         else:
             found.append(Wanted(one.requirement, one.sha256s, name in has_wheels))
     return found
@@ -157,7 +165,7 @@ class Wheels:
         if wheel.sha256 in need.sha256s:
             return True
         if need.has_wheels:
-            return False  # a lock that names wheels means these and no others
+            return False  # a lock that names wheels for this machine means these and no others
         note = wheel.path.parent / BUILT_FROM
         return note.is_file() and read_json(note) == self._note(need, interpreter)
 
@@ -171,8 +179,16 @@ class Wheels:
             "platform": platform_name(),
         }
 
-    def fetch(self, needs: Sequence[Wanted], interpreter: Interpreter, log: Path) -> None:
+    def fetch(
+        self, needs: Sequence[Wanted], interpreter: Interpreter, log: Path, from_sources: bool = True
+    ) -> None:
         """Get the packages that are lacking: files that locks name from the index, and others built from their source.
+
+        Args:
+            needs: the packages.
+            interpreter: what they are for.
+            log: gets all that is said.
+            from_sources: whether anything may be built; else pip takes wheels alone.
 
         Raises:
             TurntableError: one can't be had; ``log`` has all that was said.
@@ -184,20 +200,13 @@ class Wheels:
             helper, out = Path(folder) / "pip", Path(folder) / "out"
             # pip, under the environment's own Python: it knows that one's tags and builds for it, and asks whatever index,
             # proxy or folder of wheels this machine is set up with.
-            uv(
-                "venv",
-                "--seed",
-                "--python",
-                interpreter.executable,
-                helper,
-                what="making room for pip",
-                log=log,
-            )
+            make_helper(helper, interpreter, log)
             locked = [need for need in needs if need.sha256s]
             free = [need for need in needs if not need.sha256s]
+            wheels_only = () if from_sources else ("--only-binary", ":all:")
             for some, hashes in ((locked, ("--require-hashes",)), (free, ())):
                 if some:
-                    self._pip(helper, some, hashes, out, log)
+                    self._pip(helper, some, (*hashes, *wheels_only), out, log)
             names = {need.name: need for need in needs}
             for path in sorted(out.glob("*.whl")):
                 self._put(path, names, interpreter)
@@ -263,6 +272,37 @@ def tags_of(interpreter: Interpreter) -> list[Tag]:
     platforms = list(platform_tags())
     found = list(cpython_tags((major, minor), platforms=platforms))
     return found + list(compatible_tags((major, minor), f"cp{major}{minor}", platforms))
+
+
+def make_helper(folder: Path, interpreter: Interpreter, log: Path) -> None:
+    """A virtual environment with pip: the interpreter's own, which needs no index; where it brings none, one from uv's."""
+    own = subprocess.run(
+        [interpreter.executable, "-m", "venv", folder],
+        stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, errors="replace",
+    )  # fmt: skip
+    if own.returncode == 0:
+        return
+    with log.open("a") as file:
+        file.write(f"$ {interpreter.executable} -m venv {folder}\n{own.stdout}{own.stderr}\n")
+    uv(
+        "venv", "--clear", "--seed", "--python", interpreter.executable, folder,
+        what="making room for pip", log=log,
+    )  # fmt: skip
+
+
+def fits(wheels: Iterable[str], tags: Container[Tag]) -> bool:
+    """Whether one of ``wheels``, by their files' names, is for one of ``tags``.
+
+    A lock that names a wheel for macOS and the source has none for Linux: there it is a package that has to be built.
+    """
+    for name in wheels:
+        try:
+            its = parse_wheel_filename(name)[3]
+        except InvalidWheelFilename:
+            continue
+        if any(tag in tags for tag in its):
+            return True
+    return False
 
 
 def remove_unused(store: Path, used: Iterable[str], names: Iterable[str]) -> int:
