@@ -19,8 +19,9 @@ from conftest import METHOD_CODE, METHOD_TOML, make_capture
 from turntable import moving
 from turntable.bench import Bench
 from turntable.environments import build, environments_of, lock, place_of, recipe_of, recipes_of
-from turntable.environments.environment import Environment
+from turntable.environments.environment import Environment, Environments
 from turntable.environments.interpreters import candidates
+from turntable.environments.recipe import read_recipe
 from turntable.errors import TurntableError
 from turntable.jobs import RunRequest, plan, work
 from turntable.record import State
@@ -131,6 +132,42 @@ def test_environments_share_their_files(built: Bench) -> None:
         environment_of(built, n).hash for n in ("old", "new")
     }
     assert (environment_of(built, "new").venv / file).is_file()
+
+
+MAC_ONLY = """
+version = 1
+requires-python = "==3.11.*"
+
+[[package]]
+name = "m"
+version = "0"
+source = { virtual = "." }
+dependencies = [{ name = "lib" }]
+
+[[package]]
+name = "lib"
+version = "1"
+source = { registry = "https://pypi.org/simple" }
+sdist = { url = "https://files.pythonhosted.org/lib-1.tar.gz", hash = "sha256:SOURCE" }
+wheels = [{ url = "https://files.pythonhosted.org/lib-1-cp311-cp311-win32.whl", hash = "sha256:WHEEL" }]
+""".replace("SOURCE", "a" * 64).replace("WHEEL", "b" * 64)
+
+
+def test_wheels_for_other_machines_alone_are_a_source_which_a_comparison_does_not_build(
+    tmp_path: Path,
+) -> None:
+    """As pyliblzfse has, which nerfstudio needs: counted as having wheels, it was built without having been allowed."""
+    try:
+        next(candidates(tmp_path / "store", NEW))
+    except TurntableError as error:
+        pytest.skip(f"needs a Python {NEW}: {error}")
+    (folder := tmp_path / "m").mkdir()
+    (folder / "pyproject.toml").write_text(
+        f'[project]\nname = "m"\nversion = "0"\nrequires-python = "=={NEW}.*"\ndependencies = ["lib"]\n'
+    )
+    (folder / "uv.lock").write_text(MAC_ONLY)
+    with pytest.raises(TurntableError, match="lib must be built from source"):
+        Environments(tmp_path / "bench").build(read_recipe(folder), quiet, from_sources=False)
 
 
 def test_what_has_only_a_source_is_built_once_and_noted(built: Bench) -> None:
