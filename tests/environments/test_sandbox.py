@@ -284,3 +284,22 @@ def test_what_lies_inside_of_another_comes_after_it() -> None:
     places = [words.index(path) for path in ("/a", "/a/b/c", "/a/b", "/a/x")]
     assert places == sorted(places)
     assert "--unshare-net" in words and shutil.which("true")
+
+
+def test_the_driver_makes_the_node_that_cuda_begins_with_unless_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (program := tmp_path / "bin" / "nvidia-modprobe").write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    (devices := tmp_path / "dev").mkdir()
+    sandbox.wake_cards(devices)
+    assert not (tmp_path / "asked").exists(), "a machine without a card was asked"
+    (devices / "nvidiactl").touch()
+    sandbox.wake_cards(devices)
+    (devices / "nvidia-uvm").touch()
+    sandbox.wake_cards(devices)
+    assert (tmp_path / "asked").read_text() == "-c 0 -u\n"

@@ -74,6 +74,18 @@ def test_a_name_that_is_none_is_refused(methods: Path, name: str) -> None:
     assert list(methods.iterdir()) == []
 
 
+def test_the_name_of_a_built_in_method_stays_its_own(methods: Path, tmp_path: Path) -> None:
+    with pytest.raises(TurntableError, match="'nearest' is the name of a built-in method"):
+        new(methods, "nearest")
+    new(methods, f"{tmp_path}/elsewhere/other")
+    (toml := tmp_path / "elsewhere" / "other" / "method.toml").write_text(
+        (toml).read_text().replace('name = "other"', 'name = "splat"')
+    )
+    (tmp_path / "elsewhere" / "other").rename(tmp_path / "elsewhere" / "splat")
+    with pytest.raises(TurntableError, match="'splat' is the name of a built-in method"):
+        install(methods, str(tmp_path / "elsewhere" / "splat"), quiet)
+
+
 def test_nothing_is_begun_twice(methods: Path) -> None:
     new(methods, "mine")
     with pytest.raises(TurntableError, match="is there already"):

@@ -91,6 +91,7 @@ class Walls:
                 command += ["--symlink", str(path.readlink()), str(path)]
             elif path.exists():
                 command += ["--ro-bind", str(path), str(path)]
+        wake_cards()
         for pattern in CARDS:
             for path in sorted(Path("/dev").glob(pattern)):
                 command += ["--dev-bind", str(path), str(path)]
@@ -102,6 +103,18 @@ class Walls:
             command += ["--tmpfs", str(path)] if path.is_dir() else ["--ro-bind", "/dev/null", str(path)]
         command += ["--remount-ro", "/"]
         return [*command, "--chdir", str(cwd), "--", *words]
+
+
+def wake_cards(devices: Path = Path("/dev")) -> None:
+    """Have NVIDIA's driver make the device node without which CUDA begins nowhere; no program inside can.
+
+    It isn't there before the machine's first program has used CUDA. nvidia-modprobe, which the driver installs with
+    root's rights, makes it.
+    """
+    if (devices / "nvidiactl").exists() and not (devices / "nvidia-uvm").exists():
+        program = shutil.which("nvidia-modprobe")
+        if program is not None:
+            subprocess.run([program, "-c", "0", "-u"], capture_output=True, check=False)
 
 
 def names_of(path: Path, bound: set[Path]) -> list[Path]:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from ..errors import TurntableError
+from .registry import find_methods
 from .spec import Method
 
 TEMPLATE = Path(__file__).parent / "_template"
@@ -49,6 +50,7 @@ def new(methods: Path, name: str) -> Path:
         )
     if folder.exists():
         raise TurntableError(f"{folder} is there already; choose another name.")
+    _check_not_built_in(folder.name)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         aside.mkdir(parents=True)
@@ -222,6 +224,14 @@ def _left_out(path: Path, folder: Path) -> bool:
     return any(part in LEFT_OUT for part in path.relative_to(folder).parts)
 
 
+def _check_not_built_in(name: str) -> None:
+    """A bench's method stands before a built-in one: under its name, pages would say of one what is true of the other."""
+    if name in find_methods():
+        raise TurntableError(
+            f"{name!r} is the name of a built-in method; give it another, such as {'my-' + name!r}."
+        )
+
+
 def _take(methods: Path, method: Method) -> Method:
     """Copy a method's folder into the bench.
 
@@ -232,6 +242,7 @@ def _take(methods: Path, method: Method) -> Method:
         raise TurntableError(
             f"A method's name has small letters, digits, - and _ only, not {method.name!r}. Not installed."
         )
+    _check_not_built_in(method.name)
     target = methods / method.name
     size = 0
     for path in method.folder.rglob("*"):

@@ -70,6 +70,9 @@ def limit(name: str, group: Cgroup | None, memory_bytes: int, processes: int) ->
             (group.folder.parent / "cgroup.subtree_control").write_text("+memory")
         with contextlib.suppress(OSError):
             (group.folder.parent / "cgroup.subtree_control").write_text("+pids")
+    if group is not None:
+        # Else whoever is at its limit goes on in swap, and the machine with it. Kernels without swap lack the file.
+        _write(group.folder, (("memory.swap.max", "0"),), {})
     for controller in ("memory", "pids"):
         limited[controller] = group is not None and _write(group.folder, NEW[controller], values)
         if not limited[controller] and (folder := _old_group(controller, PREFIX + name)) is not None:
