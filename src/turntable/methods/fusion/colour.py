@@ -110,7 +110,9 @@ def blend(
     ranked = np.sort(costs, axis=0)
     # Where no photo lies beyond those that are blended, the limit is what leaves the worst of them a share.
     last = np.max(np.where(np.isfinite(ranked[:count]), ranked[:count], 0), axis=0)
-    limit = np.where(np.isfinite(ranked[count]), ranked[count], 1.5 * last) if len(ranked) > count else 1.5 * last
+    limit = (
+        np.where(np.isfinite(ranked[count]), ranked[count], 1.5 * last) if len(ranked) > count else 1.5 * last
+    )
     total = np.zeros((len(points), 3), np.float32)
     weights = np.zeros(len(points), np.float32)
     for number, source in enumerate(sources):
@@ -137,7 +139,8 @@ def lowest_around(values: np.ndarray, reach: int) -> np.ndarray:
         padded = np.pad(values, [(reach, reach) if one == axis else (0, 0) for one in (0, 1)], mode="edge")
         length = values.shape[axis]
         values = np.min(
-            [np.take(padded, np.arange(start, start + length), axis) for start in range(2 * reach + 1)], axis=0
+            [np.take(padded, np.arange(start, start + length), axis) for start in range(2 * reach + 1)],
+            axis=0,
         )
     return values
 

@@ -4,6 +4,7 @@ Classical reconstruction on Python 3.8, with OpenCV and Open3D: nothing is learn
 whatever the seed. One photo's depth is one step; one step more fuses them.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import json
@@ -12,12 +13,14 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
+import cv2
 import numpy as np
 
 from .colour import Source, blend, fill, nearest_cameras
-from .geometry import Frame, Pinhole, agreements
+from .depthmaps import consistent, fitting_voxel
+from .geometry import Frame, Pinhole
 from .partners import choose_partners, depth_ranges
-from .stereo import Photo, find_depth, shrunk_size
+from .stereo import Photo, find_depth
 from .surface import UNIT, UNIT_BYTES, Mesh, Scene, fuse, write_ply
 
 CANDIDATES = 3
@@ -91,9 +94,7 @@ class Fusion:
         """
         if self.finished or len(self._depths) == len(self._views):
             self.finished = True
-            kept = consistent(
-                self._stereo_cameras(), self._depths, self._votes, self._partners, self._agreement
-            )
+            kept = self._consistent()
             mesh = self._mesh_of(kept)
             self._show(mesh)
             share = sum(int((depth > 0).sum()) for depth in kept) / sum(depth.size for depth in kept)
@@ -121,7 +122,7 @@ class Fusion:
         """
         scene = self._scene_now()
         ours = self._frame.camera(camera)
-        depth, mesh_colour = scene.seen(ours, True)
+        depth, mesh_colour = scene.seen(ours)
         hit = depth > 0
         stand_in = self._stand_in(ours, depth)
         points = (ours.rays() * stand_in[..., None]).astype(np.float32) @ ours.R.astype(np.float32)
@@ -192,12 +193,16 @@ class Fusion:
     def _stereo_cameras(self) -> List[Pinhole]:
         return [camera.scaled(*depth.shape[::-1]) for camera, depth in zip(self._cameras, self._depths)]
 
+    def _consistent(self) -> List[np.ndarray]:
+        return consistent(self._stereo_cameras(), self._depths, self._votes, self._partners, self._agreement)
+
     def _mesh_of(self, depths: List[np.ndarray]) -> Mesh:
         cameras = self._stereo_cameras()
         voxel = float(self._settings["voxel"]) / self._frame.scale or fitting_voxel(
             cameras,
             depths,
             float(self._settings["voxel_pixels"]),
+            UNIT,
             int(self._settings["volume_mb"] * 1e6 / UNIT_BYTES),
         )
         if not voxel:
@@ -210,19 +215,15 @@ class Fusion:
 
     def _scene_now(self) -> Scene:
         """The mesh of the depths that there are: a run that is looked at on its way has one too."""
-        if self._scene is None:
-            kept = consistent(
-                self._stereo_cameras(), self._depths, self._votes, self._partners, self._agreement
-            )
-            self._show(self._mesh_of(kept))
-        return self._scene
+        return self._scene or self._show(self._mesh_of(self._consistent()))
 
-    def _show(self, mesh: Mesh) -> None:
+    def _show(self, mesh: Mesh) -> Scene:
         self._scene = Scene(mesh, self._threads)
         self._seen = Kept(self._seen_by_photo, KEPT_BYTES)
+        return self._scene
 
     def _seen_by_photo(self, index: int) -> np.ndarray:
-        return self._scene_now().seen(self._cameras[index], False)[0]
+        return self._scene_now().seen(self._cameras[index])[0]
 
     def _stand_in(self, camera: Pinhole, depth: np.ndarray) -> np.ndarray:
         """``depth`` with something in its holes: smooth in 1/z; the scene's middle depth where it has nothing."""
@@ -234,65 +235,8 @@ class Fusion:
         return 1 / fill(inverse[..., None], hit)[..., 0]
 
 
-def consistent(
-    cameras: List[Pinhole],
-    depths: List[np.ndarray],
-    votes: List[np.ndarray],
-    partners: List[List[int]],
-    tolerance: float,
-) -> List[np.ndarray]:
-    """The depth maps without what other photos' depth maps speak against.
-
-    Photos are compared that are partners either way. A depth stays if another map has the same surface, or two
-    partners gave it; and if fewer see through it than have it.
-    """
-    kept = []
-    for index, (camera, depth) in enumerate(zip(cameras, depths)):
-        near = set(partners[index]) | {other for other, theirs in enumerate(partners) if index in theirs}
-        others = [(cameras[other], depths[other]) for other in sorted(near) if other < len(depths)]
-        agree, against = agreements(camera, depth, others, tolerance)
-        support = agree + np.maximum(votes[index], 1) - 1
-        kept.append(np.where((support >= 1) & (against <= agree), depth, np.float32(0)))
-    return kept
-
-
-def fitting_voxel(
-    cameras: List[Pinhole], depths: List[np.ndarray], pixels: float, most_blocks: int
-) -> float:
-    """The edge of a voxel: ``pixels`` pixels at the median depth, grown by tenths until the volume has few enough blocks.
-
-    Returns:
-        The edge in the cameras' unit; 0 where there is no depth at all.
-    """
-    footprints, points = [], []
-    for camera, depth in zip(cameras, depths):
-        thin = depth[::4, ::4]
-        seen = thin > 0
-        footprints.append(thin[seen] / camera.K[0, 0])
-        points.append((camera.rays()[::4, ::4][seen] * thin[seen][:, None]) @ camera.R + camera.centre)
-    if not sum(map(len, footprints)):
-        return 0.0
-    voxel = pixels * float(np.median(np.concatenate(footprints)))
-    everything = np.concatenate(points)
-    while blocks_of(everything, voxel * UNIT) > most_blocks:
-        voxel *= 1.1
-    return voxel
-
-
-def blocks_of(points: np.ndarray, edge: float) -> int:
-    """How many cubes of this edge have one of ``points`` in them or nearly so, a quarter of the edge away."""
-    shifts = np.stack(np.meshgrid(*[(-0.25, 0.25)] * 3), -1).reshape(-1, 3)
-    met = np.unique(np.floor(points / edge).astype(np.int64), axis=0)
-    if len(met) > 0:
-        near = [np.unique(np.floor(points / edge + shift).astype(np.int64), axis=0) for shift in shifts]
-        met = np.unique(np.concatenate(near), axis=0)
-    return len(met)
-
-
 def shrunk_photo(photo: np.ndarray, width: int, height: int) -> np.ndarray:
     """``uint8[height, width, 3]``."""
-    import cv2
-
     if photo.shape[:2] == (height, width):
         return np.ascontiguousarray(photo)
     return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Optional, Tuple
 import numpy as np
 
 LARGEST_STRETCH = 4.0
-"""A rectified photo with more than so many times the pixels of its own looks along the baseline: it would be mostly smear."""
+"""A photo that takes more than so many times its own pixels when rectified looks along the baseline: mostly smear."""
 LEAST_FACING = 0.25
-"""Least z, in the rectified pair's axes, of any ray of z 1: 75° off, a photo is stretched to a fifteenth of its resolution."""
+"""Least z, in the rectified axes, of any ray of z 1: that of a ray 75° off, where a photo is stretched fifteen times."""
 
 
 class Pinhole(NamedTuple):
@@ -185,68 +185,6 @@ def smooth_lookup(values: np.ndarray, column: np.ndarray, row: np.ndarray, apart
     with np.errstate(invalid="ignore"):
         smooth = four.max(0) - four.min(0) <= apart
     return np.where(inside, np.where(smooth, upper * (1 - down) + lower * down, nearest), np.nan)
-
-
-def vote(depths: np.ndarray, steps: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """One depth for each pixel out of those that several partners gave.
-
-    Two agree where their inverse depths are at most as far apart as one pixel of disparity is in both together. The
-    answer is the mean inverse depth, weighted by precision, of the depth with most agreement and all that agree with it;
-    of several, the first.
-
-    Args:
-        depths: ``float32[N, H, W]``, 0 where unknown.
-        steps: ``float[N]``, the change of inverse depth that one pixel of disparity means: 1 / (focal · baseline).
-
-    Returns:
-        ``float32[H, W]`` depths, 0 where no partner has one; ``uint8[H, W]``, how many agree (1: the depth stands alone).
-    """
-    known = depths > 0
-    with np.errstate(divide="ignore"):
-        inverse = np.where(known, 1 / depths.astype(np.float64), np.inf)
-    best, count = np.zeros(depths.shape[1:]), np.zeros(depths.shape[1:], np.uint8)
-    for one in range(len(depths)):
-        agree = np.zeros_like(known)
-        for other in range(len(depths)):
-            both = known[one] & known[other]
-            apart = np.abs(
-                np.subtract(inverse[one], inverse[other], where=both, out=np.full(both.shape, np.inf))
-            )
-            agree[other] = apart <= steps[one] + steps[other]
-        weights = agree / (steps**2)[:, None, None]
-        total = weights.sum(0)
-        mean = np.divide((weights * np.where(known, inverse, 0)).sum(0), total, where=total > 0, out=best * 0)
-        votes = agree.sum(0).astype(np.uint8)
-        better = votes > count
-        best, count = np.where(better, mean, best), np.where(better, votes, count)
-    depth = np.divide(1, best, where=best > 0, out=np.zeros_like(best))
-    return depth.astype(np.float32), count
-
-
-def agreements(
-    camera: Pinhole, depth: np.ndarray, others: "list[tuple[Pinhole, np.ndarray]]", tolerance: float
-) -> Tuple[np.ndarray, np.ndarray]:
-    """How many other depth maps hold the same surface, and how many see through it (as in Merrell et al. 2007).
-
-    Args:
-        camera, depth: the photo's, ``float32[H, W]``.
-        others: cameras and depth maps of other photos.
-        tolerance: depths of a point that are at most this share of the depth apart are the same.
-
-    Returns:
-        Two ``uint8[H, W]``: the depth maps that agree, and those that know a surface behind the point, where it
-        would stand in the way: more than three tolerances farther.
-    """
-    rays = camera.rays().astype(np.float32)
-    points = (rays * depth[..., None]) @ camera.R.astype(np.float32) + camera.centre.astype(np.float32)
-    agree, against = np.zeros(depth.shape, np.uint8), np.zeros(depth.shape, np.uint8)
-    for other, theirs in others:
-        column, row, z = other.project(points)
-        found = lookup(theirs, column, row)
-        usable = (depth > 0) & (found > 0)
-        agree += usable & (np.abs(found - z) <= tolerance * z)
-        against += usable & (found > (1 + 3 * tolerance) * z)
-    return agree, against
 
 
 def lookup(values: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:

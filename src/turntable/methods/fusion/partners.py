@@ -9,9 +9,9 @@ import numpy as np
 from .geometry import Pinhole, rectify
 
 BEST_ANGLE = np.deg2rad(7.0)
-"""The angle between two rays to a point at which stereo does best: below it depth grows inexact, above it the photos unlike."""
+"""Between two rays to a point, where stereo does best: below it depth grows inexact, above it the photos grow unlike."""
 NARROWER, WIDER = np.deg2rad(3.0), np.deg2rad(9.0)
-"""How fast that falls off on either side, as standard deviations: MVSNet's 1° and 10° about 5°, for photos less dense."""
+"""How fast that falls off on either side, as standard deviations. MVSNet has 1° and 10° about 5°."""
 FEWEST_POINTS = 20
 """With fewer sparse points in a photo its depths are guessed from the cameras alone."""
 ALIKE = 0.6

@@ -9,7 +9,8 @@ from typing import List, NamedTuple, Tuple
 import cv2
 import numpy as np
 
-from .geometry import Pair, Pinhole, depth_from_disparity, rectify, to_photo, vote
+from .depthmaps import vote
+from .geometry import Pair, Pinhole, depth_from_disparity, rectify, to_photo
 
 COARSE_SIDE = 240
 """Longer side of the pictures on which the range of depths is found, before the search at full size."""
