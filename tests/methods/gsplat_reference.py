@@ -49,12 +49,15 @@ def discs(
     radii, means2d, depths, transforms, normals = _fully_fused_projection_2dgs(
         means, quats, scales, viewmats, Ks, width, height, near_plane=near_plane, far_plane=far_plane
     )
-    moved = torch.zeros_like(means2d, requires_grad=True)  # takes the gradient of each disc's place in the image
+    moved = torch.zeros_like(
+        means2d, requires_grad=True
+    )  # takes the gradient of each disc's place in the image
     order = drawn(radii, depths)
     at = pixels(width, height)[:, None] - moved[0][order][None]
     matrix = transforms[0][order][None]
     cross = torch.linalg.cross(
-        at[..., :1] * matrix[..., 2, :] - matrix[..., 0, :], at[..., 1:] * matrix[..., 2, :] - matrix[..., 1, :]
+        at[..., :1] * matrix[..., 2, :] - matrix[..., 0, :],
+        at[..., 1:] * matrix[..., 2, :] - matrix[..., 1, :],
     )
     on_disc = (cross[..., :2] / cross[..., 2:]).square().sum(2)
     beside = 2 * (at - means2d[0][order]).square().sum(2)
@@ -68,7 +71,9 @@ def discs(
     before = torch.cumsum(weights, 1) - weights
     before_z = torch.cumsum(weights * z, 1) - weights * z
     distortion = 2 * (weights * (z * before - before_z)).sum(1).reshape(1, height, width, 1)
-    surface = depth_to_normal(picture[None, ..., 3:], to_world, Ks).squeeze(0) if picture.shape[-1] == 4 else None
+    surface = (
+        depth_to_normal(picture[None, ..., 3:], to_world, Ks).squeeze(0) if picture.shape[-1] == 4 else None
+    )
     told = info(radii, width, height, means2d=means2d, gradient_2dgs=moved)
     return picture[None], alphas[None], facing[None], surface, distortion, None, told
 

@@ -6,17 +6,16 @@ What only a card can show (the kernels themselves, speed, quality) isn't tested 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import look_at
+from conftest import look_at, make_capture
 from turntable.bench import Bench
-from turntable.environments import build
-from turntable.environments.probe import Graphics, refusals
+from turntable.environments import build, probe
 from turntable.environments.recipe import read_recipe
 from turntable.errors import TurntableError
 from turntable.methods.registry import get_method
@@ -24,7 +23,9 @@ from turntable.worker.contract import Camera, TrainingViews, View
 from turntable.worker.ply import encode_points
 from turntable.worker.png import write_png
 
-torch = pytest.importorskip("torch", reason="torch isn't installed here (it comes with the test extra, on Linux)")
+torch = pytest.importorskip(
+    "torch", reason="torch isn't installed here (it comes with the test extra, on Linux)"
+)
 pytest.importorskip("gsplat", reason="gsplat isn't installed here (it comes with the test extra, on Linux)")
 
 from methods import gsplat_reference as reference  # noqa: E402
@@ -35,6 +36,7 @@ from turntable.methods.gsplat.trainer import Gsplat  # noqa: E402
 
 METHOD = get_method("gsplat")
 SLOW = Rasterisers(reference.ellipsoids, reference.discs)
+BEGIN = 80
 KINDS = [("3dgs", "default"), ("3dgs", "mcmc"), ("2dgs", "default")]
 
 
@@ -48,7 +50,7 @@ def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(**changed):
     defaults = {name: setting.default for name, setting in METHOD.settings.items()}
-    return {**defaults, "start_gaussians": 150, **changed}
+    return {**defaults, "start_gaussians": 100, **changed}
 
 
 def photos(folder: Path, views=6, size=(32, 24), masked=False) -> list[View]:
@@ -80,9 +82,19 @@ def photos(folder: Path, views=6, size=(32, 24), masked=False) -> list[View]:
     return out
 
 
-def made(views, points=None, background=(0, 0, 0), has_alpha=False, seed=0, **changed) -> Gsplat:
-    training = TrainingViews(views, points, background, has_alpha)
-    return Gsplat(training, settings(**changed), seed, "cpu", rasterisers=SLOW)
+def sparse(path: Path, count=BEGIN) -> Path:
+    """Sparse points of any colour where the balls are."""
+    generator = np.random.default_rng(1)
+    places = np.array([400.0, 0, 0]) + generator.normal(0, 4, (count, 3))
+    path.write_bytes(encode_points(places, generator.integers(0, 256, (count, 3), np.uint8)))
+    return path
+
+
+def made(views, behind=(0, 0, 0), has_alpha=False, seed=0, **changed) -> Gsplat:
+    """The trainer on the slow functions; it begins at a few sparse points unless ``start`` says otherwise."""
+    points = sparse(views[0].image_path.with_name("points.ply"))
+    training = TrainingViews(views, points, behind, has_alpha)
+    return Gsplat(training, settings(**{"start": "points", **changed}), seed, "cpu", rasterisers=SLOW)
 
 
 def train(method: Gsplat, first: int, last: int, of: int) -> list[dict[str, float]]:
@@ -105,11 +117,11 @@ def test_it_learns_the_photos(tmp_path, primitive, strategy):
     views = photos(tmp_path)
     method = made(views, primitive=primitive, strategy=strategy)
     before = [float(np.mean((method.render(view.camera).image - view.image) ** 2)) for view in views]
-    told = train(method, 0, 300, 300)
+    told = train(method, 0, 200, 200)
     after = [float(np.mean((method.render(view.camera).image - view.image) ** 2)) for view in views]
-    assert np.mean([one["loss"] for one in told[-20:]]) < 0.6 * np.mean([one["loss"] for one in told[:20]])
-    assert np.mean(after) < 0.2 * np.mean(before)
-    assert any(one["gaussians"] != 150 for one in told), "rounds of growth happened"
+    assert np.mean([one["loss"] for one in told[-20:]]) < 0.7 * np.mean([one["loss"] for one in told[:20]])
+    assert np.mean(after) < 0.7 * np.mean(before)
+    assert any(one["gaussians"] != BEGIN for one in told), "rounds of growth happened"
     assert all(np.isfinite(list(one.values())).all() for one in told)
 
 
@@ -155,10 +167,13 @@ def test_cameras_agree_with_the_contract(tmp_path, primitive):
     method = made(views, primitive=primitive)
     place = np.array([[402.0, 3.0, -2.0]])
     with torch.no_grad():
-        for name, value in {"scales": -7.0, "opacities": 9.0}.items():
-            method._gaussians.params[name].fill_(value)
+        method._gaussians.params["scales"].fill_(-7.0)
+        method._gaussians.params["opacities"].fill_(-30.0)
+        method._gaussians.params["opacities"][0] = 9.0
         method._gaussians.params["means"].copy_(torch.from_numpy(method._frame.into(place)))
-        facing = views[0].camera.R.T  # a disc that the camera sees from the front: columns are its axes in the world
+        facing = views[
+            0
+        ].camera.R.T  # a disc that the camera sees from the front: columns are its axes in the world
         method._gaussians.params["quats"].copy_(torch.from_numpy(quaternion(facing)))
     seen = views[0].camera
     for camera in (seen, Camera(41, 33, 70.0, 55.0, 17.3, 20.8, seen.R, seen.t)):
@@ -203,8 +218,10 @@ def test_any_size_is_rendered_and_trained_on(tmp_path, primitive, size):
 @pytest.mark.parametrize(("primitive", "strategy"), KINDS)
 def test_one_view_without_points_is_enough(tmp_path, primitive, strategy):
     views = photos(tmp_path, views=1)
-    method = made(views, primitive=primitive, strategy=strategy)
+    training = TrainingViews(views, None, (0, 0, 0))
+    method = Gsplat(training, settings(primitive=primitive, strategy=strategy), 0, "cpu", rasterisers=SLOW)
     told = train(method, 0, 120, 120)
+    assert told[0]["gaussians"] == 100
     assert all(np.isfinite(one["loss"]) for one in told) and told[-1]["loss"] < told[0]["loss"]
 
 
@@ -228,7 +245,10 @@ def test_pixels_that_a_mask_leaves_out_do_not_count(tmp_path):
     methods = [made(views), made(other)]
     for method in methods:
         train(method, 0, 20, 20)
-    assert methods[0].render(views[0].camera).image.tobytes() == methods[1].render(views[0].camera).image.tobytes()
+    assert (
+        methods[0].render(views[0].camera).image.tobytes()
+        == methods[1].render(views[0].camera).image.tobytes()
+    )
 
 
 def test_a_photo_that_a_mask_leaves_out_whole_teaches_nothing(tmp_path):
@@ -238,9 +258,11 @@ def test_a_photo_that_a_mask_leaves_out_whole_teaches_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(("has_alpha", "expected"), [(True, [1.0, 0.5, 0.25]), (False, [0.0, 0.0, 0.0])])
-def test_behind_the_scene_lies_the_captures_colour_where_photos_had_transparency(tmp_path, has_alpha, expected):
+def test_behind_the_scene_lies_the_captures_colour_where_photos_had_transparency(
+    tmp_path, has_alpha, expected
+):
     views = photos(tmp_path)
-    method = made(views, background=(1, 0.5, 0.25), has_alpha=has_alpha)
+    method = made(views, behind=(1, 0.5, 0.25), has_alpha=has_alpha)
     away = views[0].camera
     turn = np.diag([-1.0, 1.0, -1.0])
     camera = Camera(20, 10, 60.0, 60.0, 10.0, 5.0, turn @ away.R, turn @ away.t)
@@ -249,18 +271,15 @@ def test_behind_the_scene_lies_the_captures_colour_where_photos_had_transparency
     assert not rendering.depth.any(), "where nothing is, there is no depth"
 
 
-def test_gaussians_begin_at_sparse_points_of_which_there_are_enough(tmp_path):
-    views, generator = photos(tmp_path), np.random.default_rng(1)
-    for count, expected in ((scene.ENOUGH_POINTS, scene.ENOUGH_POINTS), (scene.ENOUGH_POINTS - 1, 150)):
-        points = tmp_path / f"{count}.ply"
-        places = np.array([400.0, 0, 0]) + generator.normal(0, 4, (count, 3))
-        points.write_bytes(encode_points(places, generator.integers(0, 256, (count, 3), np.uint8)))
-        method = made(views, points)
-        assert len(method._gaussians) == expected
-    method = made(views, tmp_path / f"{scene.ENOUGH_POINTS}.ply", max_gaussians=200)
-    assert len(method._gaussians) == 200
+def test_gaussians_begin_at_sparse_points_if_there_are_enough(tmp_path):
+    views = photos(tmp_path)
+    for count, expected in ((scene.ENOUGH_POINTS, scene.ENOUGH_POINTS), (scene.ENOUGH_POINTS - 1, 100)):
+        training = TrainingViews(views, sparse(tmp_path / f"{count}.ply", count), (0, 0, 0))
+        assert len(Gsplat(training, settings(), 0, "cpu", rasterisers=SLOW)._gaussians) == expected
+        fewer = Gsplat(training, settings(max_gaussians=70), 0, "cpu", rasterisers=SLOW)
+        assert len(fewer._gaussians) == 70
     with pytest.raises(ValueError, match="start=points needs sparse points"):
-        made(views, start="points")
+        Gsplat(TrainingViews(views, None, (0, 0, 0)), settings(start="points"), 0, "cpu", rasterisers=SLOW)
 
 
 def test_points_that_coincide_and_points_that_are_alone_have_sizes():
@@ -297,7 +316,7 @@ def test_frames_of_odd_captures_have_a_size(tmp_path):
     assert alone.unit == 1.0 and alone.scene_scale == 0.1
     far = scene.frame_of([camera], np.array([[-7.0, 0, 0]]))
     assert far.unit == pytest.approx(10.0) and np.allclose(far.centre, [-7, 0, 0])
-    beside = Camera(8, 8, 8.0, 8.0, 4.0, 4.0, camera.R, camera.t + [1.0, 0, 0])
+    beside = Camera(8, 8, 8.0, 8.0, 4.0, 4.0, camera.R, camera.t + np.eye(3)[0])
     parallel = scene.frame_of([camera, beside], none)
     assert parallel.unit == pytest.approx(2.0)  # four times the spread of 0.5
     outward = [look_at(np.zeros(3) + d, 5 * d, 8, 8, 8.0) for d in np.eye(3)[:2]]
@@ -337,9 +356,9 @@ def test_other_budgets_walk_through_the_same_schedule(steps):
         if window.due(at, done, step - at_step):
             done, at_step = at, step
             acted.append(step)
-    assert all(later - sooner >= schedule.LEAST_BETWEEN_ROUNDS for sooner, later in zip(acted, acted[1:], strict=False))
+    assert all(later - sooner >= schedule.LEAST_BETWEEN_ROUNDS for sooner, later in pairwise(acted))
     assert all(window.begin < schedule.position(step / steps) < window.end for step in acted)
-    assert len(acted) == {40: 0, 1000: 9, 7000: 67, 100_000: 144}[steps]
+    assert len(acted) == {40: 0, 1000: 9, 7000: 68, 100_000: 144}[steps]
     assert [schedule.degree(f, 3) for f in (0, 0.0334, 0.0667, 0.1001, 1)] == [0, 1, 2, 3, 3]
     assert schedule.means_decay(1.0) == pytest.approx(0.01) and schedule.means_decay(0.0) == 1.0
 
@@ -359,14 +378,16 @@ def test_opacities_are_reset_though_gsplat_forgets_to(tmp_path):
 
 def test_growth_ends_at_the_limit(tmp_path):
     views = photos(tmp_path)
-    for strategy, most in (("default", 160), ("mcmc", 160)):
+    for strategy, most in (("default", 90), ("mcmc", 84)):
         method = made(views, strategy=strategy, max_gaussians=most)
-        counts = [one["gaussians"] for one in train(method, 0, 300, 300)]
+        counts = [one["gaussians"] for one in train(method, 0, 200, 200)]
         full = next((i for i, count in enumerate(counts) if count >= most), None)
         if strategy == "mcmc":
             assert max(counts) == most
         elif full is not None:
-            assert max(counts[full:]) <= counts[full], "a last round may pass the limit, and then none adds anything"
+            assert max(counts[full:]) <= counts[full], (
+                "a last round may pass the limit, and then none adds anything"
+            )
 
 
 def test_surface_terms_are_there_from_where_gsplat_begins_them(tmp_path):
@@ -385,7 +406,9 @@ def test_mcmc_does_not_move_discs(tmp_path):
 
 
 def test_ssim_is_that_of_an_independent_implementation():
-    metrics = pytest.importorskip("torchmetrics.functional.image", reason="torchmetrics comes with the test extra")
+    metrics = pytest.importorskip(
+        "torchmetrics.functional.image", reason="torchmetrics comes with the test extra"
+    )
     generator = torch.Generator().manual_seed(0)
     first = torch.rand((40, 31, 3), generator=generator)
     second = (first + 0.2 * torch.randn(first.shape, generator=generator)).clamp(0, 1)
@@ -414,14 +437,18 @@ def test_what_is_exported_is_the_scene_in_the_captures_units(tmp_path):
         method.export(tmp_path)
         content = (tmp_path / "point_cloud.ply").read_bytes()
         header, _, body = content.partition(b"end_header\n")
-        names = [line.split()[2].decode() for line in header.splitlines() if line.startswith(b"property float")]
+        names = [
+            line.split()[2].decode() for line in header.splitlines() if line.startswith(b"property float")
+        ]
         table = np.frombuffer(body, "<f4").reshape(-1, len(names))
         rows = dict(zip(names, table.T, strict=True))
         params = {name: value.detach().numpy() for name, value in method._gaussians.params.items()}
-        assert len(table) == 150 and len(names) == 62 and f"element vertex {len(table)}".encode() in header
+        assert len(table) == BEGIN and len(names) == 62 and f"element vertex {len(table)}".encode() in header
         means = np.stack([rows["x"], rows["y"], rows["z"]], 1)
         assert np.allclose(means, method._frame.out_of(params["means"].astype(np.float64)), atol=1e-3)
-        assert np.allclose(np.exp(rows["scale_1"]), method._frame.unit * np.exp(params["scales"][:, 1]), rtol=1e-5)
+        assert np.allclose(
+            np.exp(rows["scale_1"]), method._frame.unit * np.exp(params["scales"][:, 1]), rtol=1e-5
+        )
         assert np.array_equal(rows["f_rest_16"], params["shN"][:, 1, 1]), "all of red, then all of green"
         assert np.array_equal(rows["opacity"], params["opacities"])
         assert np.allclose(sum(rows[f"rot_{i}"] ** 2 for i in range(4)), 1, atol=1e-5)
@@ -470,15 +497,23 @@ def test_its_environment_is_refused_without_a_card_in_one_line(tmp_path, no_card
 
 
 def test_its_run_is_refused_without_a_card_in_one_line(tmp_path, turntable_command):
-    photos(tmp_path / "photos")
-    environment = {**os.environ, "TURNTABLE_BENCH": str(tmp_path / "bench")}
-    if subprocess.run(["sh", "-c", "nvidia-smi -L"], capture_output=True, check=False).returncode == 0:
+    if probe.look().cards:
         pytest.skip("this machine has a card")
-    for words in (["run", "demo", "-m", "gsplat"], ["env", "build", "gsplat"]):
-        command = [*turntable_command, *words, "--bench", str(tmp_path / "bench")]
-        answer = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        assert answer.returncode == 2 and "Traceback" not in answer.stderr
-        print(answer.stderr)
+    bench = Bench(tmp_path / "bench")
+    bench.make()
+    make_capture(bench.captures_folder / "small")
+    for words, says in (
+        (
+            ["run", "small", "-m", "gsplat", "--budget", "4steps"],
+            "it needs an NVIDIA card, and nvidia-smi finds none",
+        ),
+        (["run", "small", "-m", "gsplat", "--device", "cuda:0"], "--device cuda:0 needs such a card"),
+        (["env", "build", "gsplat"], "it needs an NVIDIA card, and nvidia-smi finds none"),
+    ):
+        command = [*turntable_command, *words, "--bench", str(bench.folder)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert answer.returncode == 2, answer.stderr
+        assert says in answer.stderr.splitlines()[-1] and "Traceback" not in answer.stderr, answer.stderr
 
 
 def test_its_lock_names_the_public_index_alone_and_one_build_of_torch():

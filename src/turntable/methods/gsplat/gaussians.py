@@ -36,11 +36,13 @@ class Gaussians:
         self._scene_scale = scene_scale
         self.params = torch.nn.ParameterDict(
             {
-                name: torch.nn.Parameter(torch.from_numpy(np.ascontiguousarray(values[name], np.float32)).to(device))
+                name: torch.nn.Parameter(
+                    torch.from_numpy(np.ascontiguousarray(values[name], np.float32)).to(device)
+                )
                 for name in RATES
             }
         )
-        self.optimisers = {
+        self.optimisers: dict[str, torch.optim.Optimizer] = {
             name: torch.optim.Adam(
                 [{"params": self.params[name], "lr": rate, "name": name}], eps=1e-15, betas=(0.9, 0.999)
             )

@@ -20,7 +20,7 @@ from .gaussians import Gaussians
 
 PRUNE_OPACITY = {"3dgs": 0.005, "2dgs": 0.05}
 """Opacity below which ``default`` drops a Gaussian, by primitive (gsplat's trainers for 3DGS and 2DGS)."""
-GRADIENT = {"3dgs": "means2d", "2dgs": "gradient_2dgs"}
+GRADIENT: dict[str, Any] = {"3dgs": "means2d", "2dgs": "gradient_2dgs"}
 """Whose gradient says where more Gaussians are wanted."""
 MCMC_MOST = 1_000_000
 """Most Gaussians of MCMC unless the user says (``cap_max``)."""
@@ -40,7 +40,7 @@ class Growth:
 
     def __init__(self, kind: str, primitive: str, scene_scale: float, most: int) -> None:
         self._window, self._most = schedule.ROUNDS[kind], most
-        self._last_round, self._round_step = self._window.begin, 0
+        self._last_round, self._round_step = float(self._window.begin), 0
         self._last_reset, self._reset_step = 0.0, 0
         if kind == "mcmc":
             self._strategy: Any = MCMCStrategy(cap_max=most or MCMC_MOST)
@@ -71,7 +71,9 @@ class Growth:
             step: steps done before this one.
         """
         at = schedule.position(fraction)
-        due = self._window.due(at, self._last_round, step - self._round_step) and self._any_survive(gaussians, at)
+        due = self._window.due(at, self._last_round, step - self._round_step) and self._any_survive(
+            gaussians, at
+        )
         if due:
             self._last_round, self._round_step = at, step
         told = told_step(at, self._window.every, due)

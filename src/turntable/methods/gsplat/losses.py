@@ -24,9 +24,7 @@ def photometric(image: Tensor, photo: Tensor, weights: Tensor | None, ssim_weigh
         return (1 - ssim_weight) * difference.mean() + ssim_weight * (1 - ssim(image, photo).mean())
     l1 = mean(difference, weights)
     unlike = 1 - ssim(image * weights[..., None], photo * weights[..., None])
-    rows, columns = (
-        (size - rest) // 2 for size, rest in zip(weights.shape, unlike.shape, strict=True)
-    )
+    rows, columns = ((size - rest) // 2 for size, rest in zip(weights.shape, unlike.shape, strict=True))
     inside = weights[rows : rows + unlike.shape[0], columns : columns + unlike.shape[1]]
     return (1 - ssim_weight) * l1 + ssim_weight * mean(unlike, inside)
 

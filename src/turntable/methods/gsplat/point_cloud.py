@@ -25,7 +25,15 @@ def ply(arrays: dict[str, np.ndarray], frame_centre: np.ndarray, frame_unit: flo
         scales = np.concatenate([scales[:, :2], scales[:, :2].min(1, keepdims=True) + THIN], 1)
     quats = arrays["quats"] / np.maximum(np.linalg.norm(arrays["quats"], axis=1, keepdims=True), 1e-12)
     rest = arrays["shN"].transpose(0, 2, 1).reshape(len(means), 45)
-    parts = [means, np.zeros_like(means), arrays["sh0"][:, 0], rest, arrays["opacities"][:, None], scales, quats]
+    parts = [
+        means,
+        np.zeros_like(means),
+        arrays["sh0"][:, 0],
+        rest,
+        arrays["opacities"][:, None],
+        scales,
+        quats,
+    ]
     table = np.concatenate(parts, 1).astype("<f4")
     table = table[np.isfinite(table).all(1)]
     names = ["x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3))]

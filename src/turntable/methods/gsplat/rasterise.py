@@ -7,6 +7,7 @@ What draws is given to the trainer, so that tests can hand it slow functions tha
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -137,19 +138,21 @@ def of_card(device: str) -> Rasterisers:
         RuntimeError: there is no card that torch can use, or gsplat's kernels can't be had.
     """
     if torch.device(device).type != "cuda":
-        raise RuntimeError(f"gsplat's kernels run on NVIDIA cards only, not on {device}: choose --device cuda:0")
+        raise RuntimeError(
+            f"gsplat's kernels run on NVIDIA cards only, not on {device}: choose --device cuda:0"
+        )
     if not torch.cuda.is_available():
         raise RuntimeError(
             f"gsplat needs an NVIDIA card, and torch {torch.__version__} finds none that it can use: "
             "turntable doctor says what this machine has; the method splat runs on the processor"
         )
     torch.cuda.set_device(device)  # gsplat makes some of its tensors on "cuda", which is whichever is current
-    from gsplat import rasterization, rasterization_2dgs
-    from gsplat.cuda._backend import _C  # compiles, if need be: here, where no budget pays for it
-
-    if _C is None:
+    # Without this module gsplat would compile its kernels now, for minutes, in every run anew.
+    if importlib.util.find_spec("gsplat.csrc") is None:
         raise RuntimeError(
-            "gsplat's kernels must be compiled, and it finds no nvcc: install the CUDA toolkit of "
-            f"CUDA {torch.version.cuda}, which torch {torch.__version__} was built with, and put its bin on the PATH"
+            "gsplat's kernels are not in this environment, which was built where there was no card: "
+            "turntable env list says its hash, turntable env remove HASH and env build gsplat make it again"
         )
+    from gsplat import rasterization, rasterization_2dgs
+
     return Rasterisers(rasterization, rasterization_2dgs)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 ENOUGH_POINTS = 500
 """Sparse points from which a scene can grow; fewer leave whole regions empty."""
@@ -113,5 +113,5 @@ def neighbour_distances(points: np.ndarray) -> np.ndarray:
     others = min(len(points) - 1, 3)
     if others < 1:
         return np.full(len(points), 0.01)
-    distances, _ = cKDTree(points).query(points, k=others + 1, workers=-1)
+    distances, _ = KDTree(points).query(points, k=others + 1, workers=-1)
     return np.maximum(np.sqrt((distances[:, 1:] ** 2).mean(1)), LEAST_SIZE)

@@ -23,8 +23,8 @@ LEAST_BETWEEN_ROUNDS = 50
 the last one, and over a few photos that is chance. Chosen as the method splat has it; not tuned on a card.
 """
 LEAST_BETWEEN_RESETS = 1_000
-"""Steps between two resets of the opacities: a Gaussian needs some 150 steps in which it is seen to get its opacity back (0.05 of
-the logit a step), and is seen in only some of the photos. Not tuned on a card.
+"""Steps between two resets of the opacities: a Gaussian needs some 150 steps in which it is seen to get its opacity back
+(0.05 of the logit a step), and is seen in only some of the photos. Not tuned on a card.
 """
 
 

@@ -77,7 +77,9 @@ class Gsplat:
         points, colours = points[finite], colours[finite]
         self._frame = frame_of(self._cameras, points)
         most = int(settings["max_gaussians"])
-        start = self._start(self._frame.into(points), colours, most or (MCMC_MOST if self._kind == "mcmc" else 0))
+        start = self._start(
+            self._frame.into(points), colours, most or (MCMC_MOST if self._kind == "mcmc" else 0)
+        )
         scale = self._frame.scene_scale
         self._gaussians = Gaussians.begin(start, *START[self._kind], scale, self._generator, self._device)
         self._growth = Growth(self._kind, self._primitive, scale, most)
@@ -135,7 +137,9 @@ class Gsplat:
         at = schedule.position(self._fraction)
         return {
             "normals": float(self._settings["normal_weight"]) if at > schedule.NORMALS_BEGIN else 0.0,
-            "distortion": float(self._settings["distortion_weight"]) if at > schedule.DISTORTION_BEGINS else 0.0,
+            "distortion": float(self._settings["distortion_weight"])
+            if at > schedule.DISTORTION_BEGINS
+            else 0.0,
         }
 
     def _terms(self, drawn: Drawn, photo: np.ndarray, mask: np.ndarray | None) -> dict[str, torch.Tensor]:
@@ -145,7 +149,10 @@ class Gsplat:
         target = self._tensor(photo).float() / 255
         terms = {"photo": losses.photometric(drawn.image, target, weights, float(settings["ssim_weight"]))}
         if self._kind == "mcmc":
-            opacity, scale = float(settings["opacity_regularisation"]), float(settings["scale_regularisation"])
+            opacity, scale = (
+                float(settings["opacity_regularisation"]),
+                float(settings["scale_regularisation"]),
+            )
             terms["opacity"] = opacity * torch.sigmoid(params["opacities"]).mean()
             terms["scale"] = scale * torch.exp(params["scales"]).mean()
         if self._primitive == "2dgs":
@@ -175,12 +182,12 @@ class Gsplat:
 
     def save(self, folder: Path) -> None:
         """Everything that later steps depend on: ``gaussians.npz``, ``growth.npz``, ``random.npz``, ``state.json``."""
-        np.savez(folder / "gaussians.npz", **self._gaussians.arrays())
-        np.savez(folder / "growth.npz", **self._growth.arrays())
+        _save(folder / "gaussians.npz", self._gaussians.arrays())
+        _save(folder / "growth.npz", self._growth.arrays())
         random = {"processor": torch.get_rng_state().numpy()}
         if self._device.type == "cuda":
             random["card"] = torch.cuda.get_rng_state(self._device).numpy()
-        np.savez(folder / "random.npz", **random)
+        _save(folder / "random.npz", random)
         state = {
             "step": self._step,
             "fraction": self._fraction,
@@ -208,6 +215,10 @@ class Gsplat:
         flat = self._primitive == "2dgs"
         content = ply(self._gaussians.arrays(), self._frame.centre, self._frame.unit, flat)
         (folder / "point_cloud.ply").write_bytes(content)
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, **arrays)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
