@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .bench import Bench
-from .environments import build, recipe_of
+from .environments import build, is_idle, recipe_of
 from .environments.pack import (
     Entry,
     Manifest,
@@ -139,6 +139,8 @@ def _environments(
     if "environments" in parts:
         for name, method in bench.methods().items():
             if method.environment["kind"] == "uv":
+                if is_idle(bench, method):  # every Turntable has it, and nobody wanted it here
+                    continue
                 document = build(bench, method, say).document
                 found[name] = {
                     "hash": document["hash"],

@@ -25,6 +25,7 @@ def torch(version: str, cuda: str) -> list[Package]:
 T24, T26, T213 = torch("2.4.1", "12.1"), torch("2.6.0", "12.4"), torch("2.13.0", "13.0")
 TCNN = package("tinycudann", wheels=())
 GSPLAT = package("gsplat", "1.5.3", ("gsplat-1.5.3-py3-none-any.whl",))
+NVCC13 = package("nvidia-cuda-nvcc", "13.0.88")
 GOOD = Graphics((570, 86), (("RTX 4090", (8, 9)),), (12, 4), 12)
 
 
@@ -45,6 +46,12 @@ GOOD = Graphics((570, 86), (("RTX 4090", (8, 9)),), (12, 4), 12)
         ([*T26, TCNN], Graphics((570, 86), GOOD.cards, (12, 4), None), True, ["there is no g++"]),
         ([*T26, GSPLAT], Graphics((570, 86), GOOD.cards), True, ["gsplat must be compiled by nvcc"]),
         ([*T26, GSPLAT], Graphics(), False, []),
+        ([*T213, GSPLAT, NVCC13], Graphics((580, 1), GOOD.cards, None, 12), True, []),
+        ([*T213, GSPLAT, NVCC13], Graphics((580, 1), GOOD.cards, (12, 4), 15), True, []),
+        ([*T213, GSPLAT, NVCC13], Graphics((580, 1), GOOD.cards, None, None), True, ["there is no g++"]),
+        ([*T213, GSPLAT, NVCC13], Graphics((580, 1), GOOD.cards, None, 16), True, ["g++ 15 at most, and g++ is 16"]),
+        ([*T26, GSPLAT, package("nvidia-cuda-nvcc-cu12", "12.4.131")], Graphics((570, 86), GOOD.cards, None, 12), True,
+         ["gsplat must be compiled by nvcc"]),
         ([package("tinycudann")], Graphics(), False, []),
     ],
 )  # fmt: skip
@@ -77,3 +84,20 @@ def test_a_machine_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin")
     cards = (("Tesla V100-SXM2-16GB", (7, 0)), ("NVIDIA RTX, 4090", (8, 9)))
     assert look() == Graphics((570, 86, 10), cards, (12, 4), 12)
+
+
+@pytest.mark.parametrize("variable", ["CUDA_HOME", "CUDA_PATH"])
+def test_nvcc_is_looked_for_where_torch_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    for place, release in (("toolkit/bin", "12.8"), ("path", "11.8")):
+        (tmp_path / place).mkdir(parents=True)
+        nvcc = tmp_path / place / "nvcc"
+        nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.1'\n")
+        nvcc.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'path'}{os.pathsep}/usr/bin{os.pathsep}/bin")
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    assert look().nvcc == (11, 8)
+    monkeypatch.setenv(variable, str(tmp_path / "toolkit"))
+    assert look().nvcc == (12, 8)

@@ -95,8 +95,14 @@ def export(bench: Bench, method: Method, form: str) -> str:
     return do(method.folder, form, recipe_of(bench, method).python)
 
 
+def is_idle(bench: Bench, method: Method) -> bool:
+    """Whether a method of kind ``uv`` came with Turntable and has no environment here: the bench doesn't need it."""
+    return method.origin == "built in" and environments_of(bench).find(recipe_of(bench, method)) is None
+
+
 def recipes_of(bench: Bench) -> list[Recipe]:
-    """The recipes of all environments that a bench needs: of its own methods, and of methods elsewhere that it has runs of.
+    """The recipes of all environments that a bench needs: of its own methods, of built-in ones that aren't idle, and of
+    methods elsewhere that it has runs of.
 
     Raises:
         TurntableError: a method of the bench is broken, so that nobody knows what it needs.
@@ -104,6 +110,8 @@ def recipes_of(bench: Bench) -> list[Recipe]:
     from ..methods.spec import Method
 
     folders = {path.parent for path in bench.methods_folder.glob("*/method.toml")}
+    own_kind = [method for method in bench.methods().values() if method.environment["kind"] == "uv"]
+    folders |= {method.folder for method in own_kind if not is_idle(bench, method)}
     for row in bench.record.runs():
         with contextlib.suppress(TurntableError):
             folders.add(Path(bench.run_folder(row.id).asked().method_folder))
@@ -171,6 +179,7 @@ __all__ = [
     "build",
     "environments_of",
     "export",
+    "is_idle",
     "lock",
     "place_of",
     "recipe_of",

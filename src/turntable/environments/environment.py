@@ -20,7 +20,8 @@ from typing import Any
 
 from ..errors import TurntableError, disk_error
 from ..files import holding, read_json, write_json, write_text
-from . import interpreters
+from . import interpreters, probe
+from .compiling import Workshop
 from .interpreters import Interpreter
 from .recipe import FORMAT, Recipe, platform_name
 from .uv import uv
@@ -153,6 +154,8 @@ class Environments:
             aside.mkdir()
             self._install(aside / "venv", wheels, interpreter, log)
             (aside / REQUIREMENTS).unlink()
+            if compiles_here(recipe):
+                Workshop(aside / "venv", interpreter, log, from_sources).compile(wheels, say)
             document = {
                 "format": FORMAT,
                 "hash": recipe.hash,
@@ -323,6 +326,12 @@ class Environments:
 
 def _all_of_it(log: Path) -> str:
     return f" All of it: {log}" if log.exists() else ""
+
+
+def compiles_here(recipe: Recipe) -> bool:
+    """Whether kernels can be compiled for some card: one of this machine's, or one that TORCH_CUDA_ARCH_LIST names."""
+    has_cuda = probe.torch_cuda(recipe.here) is not None
+    return has_cuda and bool(os.environ.get("TORCH_CUDA_ARCH_LIST") or probe.look().cards)
 
 
 def make_read_only(folder: Path) -> None:

@@ -9,11 +9,13 @@ Everything here is decided by pure functions of plain data; :func:`look` alone a
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from .recipe import Package
 
@@ -26,7 +28,11 @@ COMPILE_AT_BUILD = frozenset(
 """Packages that run nvcc when they are built from their source."""
 
 COMPILE_AT_START = frozenset({"gsplat", "nerfacc"})
-"""Packages whose wheels hold CUDA sources, which torch compiles when they are first used."""
+"""Packages whose wheels hold CUDA sources, which torch compiles when they are first used; gsplat's are compiled when an
+environment is built (``compiling.py``)."""
+
+OWN_NVCC = "nvidia-cuda-nvcc"
+"""NVIDIA's wheels of nvcc, of CUDA 13 on: those of older CUDAs lack the program."""
 
 NEEDED_DRIVER = {11: 450, 12: 525, 13: 580}
 """By the major version of CUDA, the oldest NVIDIA driver for Linux that runs its programs (CUDA's release notes, table
@@ -140,6 +146,8 @@ def refusals(packages: Sequence[Package], machine: Graphics, needs_card: bool) -
         if name in COMPILE_AT_START or (name in COMPILE_AT_BUILD and not package.wheels)
     )
     if compiled and (needs_card or any(name in COMPILE_AT_BUILD for name in compiled)):
+        if (own := names.get(OWN_NVCC)) is not None and _two(own.version) >= (13, 0):
+            machine = replace(machine, nvcc=_two(own.version))
         found += _compiler_refusals(", ".join(compiled), cuda, machine)
     return found
 
@@ -178,11 +186,19 @@ def look() -> Graphics:
         if re.fullmatch(r"\d+(\.\d+)+", version) and re.fullmatch(r"\d+\.\d+", capability):
             driver = tuple(int(part) for part in version.split("."))
             cards.append((name, _two(capability)))
-    nvcc = re.search(r"release (\d+)\.(\d+)", _ask("nvcc", "--version"))
+    nvcc = re.search(r"release (\d+)\.(\d+)", _ask(_where_nvcc_is(), "--version"))
     gcc = re.match(r"\d+", _ask("g++", "-dumpversion"))
     return Graphics(
         driver, tuple(cards), (int(nvcc[1]), int(nvcc[2])) if nvcc else None, int(gcc[0]) if gcc else None
     )
+
+
+def _where_nvcc_is() -> str:
+    """Where torch would look for nvcc: what CUDA_HOME names, else the PATH, else where CUDA's installer puts it."""
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        if home := os.environ.get(name):
+            return str(Path(home) / "bin" / "nvcc")
+    return shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
 
 
 def _ask(program: str, *words: str) -> str:
