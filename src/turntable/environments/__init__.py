@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from ..bench import Bench
     from ..methods.spec import Method
     from .environment import Environment, Environments
+    from .images import Image, ImageRecipe, Images
     from .recipe import Recipe
 
 
-KINDS = ("host", "uv")
+KINDS = ("host", "uv", "container")
 """The kinds of environments that this version runs methods in."""
 
 
@@ -30,6 +31,29 @@ def environments_of(bench: Bench) -> Environments:
     from .environment import Environments
 
     return Environments(bench.folder)
+
+
+def images_of(bench: Bench) -> Images:
+    """The images of a bench, with the engine that it is set to.
+
+    Raises:
+        TurntableError: there is no such engine here.
+    """
+    from .engine import find
+    from .images import Images
+
+    return Images(bench.folder, find(bench.settings().engine))
+
+
+def image_recipe_of(method: Method) -> ImageRecipe:
+    """The recipe of a method's environment, of kind ``container``.
+
+    Raises:
+        TurntableError: it names no image, or a file is missing.
+    """
+    from .images import read_image_recipe
+
+    return read_image_recipe(method.folder, method.environment)
 
 
 def recipe_of(bench: Bench, method: Method) -> Recipe:
@@ -44,18 +68,28 @@ def recipe_of(bench: Bench, method: Method) -> Recipe:
     return read_recipe(method.folder, settings.replace, settings.without)
 
 
-def build(bench: Bench, method: Method, say: Callable[[str], None], from_sources: bool = True) -> Environment:
-    """The environment of a method, of kind ``uv``; built if it isn't there.
+def build(
+    bench: Bench, method: Method, say: Callable[[str], None], from_sources: bool = True
+) -> Environment | Image:
+    """The environment of a method, of kind ``uv`` or ``container``; built if it isn't there.
 
     Args:
         bench: where it is.
         method: whose.
         say: told what is being done, a line each.
-        from_sources: whether packages that have only a source may be built, which runs their code.
+        from_sources: whether what comes as a source only may be built, which runs its code: packages, Dockerfiles.
 
     Raises:
         TurntableError: it can't be built, or the method has no environment of its own.
     """
+    if method.environment["kind"] == "container":
+        return images_of(bench).build(image_recipe_of(method), say, from_sources)
+    return _build_packages(bench, method, say, from_sources)
+
+
+def _build_packages(
+    bench: Bench, method: Method, say: Callable[[str], None], from_sources: bool
+) -> Environment:
     _check_own(method)
     recipe = recipe_of(bench, method)
     environments = environments_of(bench)
@@ -155,7 +189,9 @@ def place_of(bench: Bench, method: Method, walls: bool, say: Callable[[str], Non
     kind = method.environment["kind"]
     if kind == "host":
         return host(method.folder, no_walls, network, read)
-    environment = build(bench, method, say, from_sources=False)
+    if kind == "container":
+        return _in_container(bench, method, network, read, say)
+    environment = _build_packages(bench, method, say, from_sources=False)
     return Place(
         environment=environment.hash,
         python=environment.python,
@@ -163,6 +199,26 @@ def place_of(bench: Bench, method: Method, walls: bool, say: Callable[[str], Non
         read=(environment.folder, environment.interpreter.folder, worker_folder(), method.folder, *read),
         network=network,
         no_walls=no_walls,
+    )
+
+
+def _in_container(
+    bench: Bench, method: Method, network: bool, read: tuple[Path, ...], say: Callable[[str], None]
+) -> Place:
+    """The place of a method in an image. Its engine is the wall: there are no walls to go without."""
+    from .container import Container
+
+    recipe = image_recipe_of(method)
+    images = images_of(bench)
+    image = images.build(recipe, say, from_dockerfile=False)
+    return Container(
+        environment=image.hash,
+        python=Path(recipe.python),
+        programs=Path("/"),
+        read=(worker_folder(), method.folder, *read),
+        network=network,
+        engine=images.engine,
+        image=image.document["id"],
     )
 
 

@@ -1,0 +1,407 @@
+"""Environments of kind ``container``: images, named by a digest or built from a Dockerfile beside ``method.toml``.
+
+An image lies with the container engine, not in the bench; ``environments/<hash of its recipe>/image.json`` says which one
+it is, and a tag of this bench's own keeps the engine from tidying it away. The recipe is the digest, or the bytes of the
+Dockerfile and of the files that it may copy (``context`` under ``[environment]``): what else lies in the method's folder is
+mounted when it runs, so that changing the method's code builds nothing anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import TurntableError, disk_error, unknown_name
+from ..files import read_json, sha256_of, write_json
+from .container import confined
+from .engine import LABEL, Engine
+from .environment import remove_tree, try_lock
+from .recipe import platform_name
+from .uv import words_of
+
+FORMAT = 1
+"""Counts the changes of how images are built, so that one built otherwise isn't taken for it."""
+
+NOTE = "image.json"
+DOCKERFILE = "Dockerfile"
+KEYS = ("kind", "image", "python", "context", "network")
+NOT_CONTEXT = frozenset({"__pycache__", ".git"})
+OLDEST_PYTHON = (3, 8)
+
+_BY_DIGEST = re.compile(r"(?P<registry>[^/]+)/(?P<path>[a-z0-9._/-]+)(?::[\w.-]+)?@sha256:[0-9a-f]{64}")
+
+_LOOK = (
+    "import json, sys, numpy;"
+    "print(json.dumps({'version': list(sys.version_info[:3]), 'numpy': numpy.__version__}))"
+)
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """What an environment of kind ``container`` is made from.
+
+    Args:
+        folder: the method's.
+        python: the image's Python that the worker runs on: a name, or a path inside.
+        image: an image by its digest; "" where there is a Dockerfile.
+        files: path and content, as a sha256, of the Dockerfile and of each file that it may copy; () where there is an
+            image.
+    """
+
+    folder: Path
+    python: str
+    image: str = ""
+    files: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """The environment's name: 16 hexadecimal digits."""
+        lines = [f"turntable image {FORMAT}", platform_name(), f"python {self.python}", f"image {self.image}"]
+        lines += [f"{path}\0{content}" for path, content in self.files]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that a method lives in.
+
+    Args:
+        folder: where its note lies.
+        document: what ``image.json`` says: ``id``, ``engine``, ``tag``, ``python``, ``numpy``, ``bytes`` …
+    """
+
+    folder: Path
+    document: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Its name: the hash of its recipe."""
+        return self.folder.name
+
+
+def read_image_recipe(folder: Path, environment: dict[str, Any]) -> ImageRecipe:
+    """Read the recipe of an image.
+
+    Args:
+        folder: the method's.
+        environment: ``[environment]`` of its ``method.toml``.
+
+    Raises:
+        TurntableError: neither an image nor a Dockerfile, both, an image without its digest, or a file that isn't there.
+    """
+    path = folder / "method.toml"
+    for key in environment:
+        if key not in KEYS:
+            raise unknown_name(f"key of [environment] in {path}:", key, KEYS)
+    python = environment.get("python", "python3")
+    if not isinstance(python, str) or not python or any(character.isspace() for character in python):
+        raise TurntableError(
+            f"{path}: environment.python is the name or path of a Python in the image, not {python!r}."
+        )
+    image, has_dockerfile = environment.get("image"), (folder / DOCKERFILE).is_file()
+    if image is None and not has_dockerfile:
+        raise TurntableError(
+            f"{path}: an environment of kind 'container' needs image = \"…@sha256:…\", or a {DOCKERFILE} beside method.toml."
+        )
+    if image is None:
+        return ImageRecipe(folder, python, files=tuple(_files(folder, environment.get("context", []))))
+    if has_dockerfile or "context" in environment:
+        there = f"a {DOCKERFILE}" if has_dockerfile else "context"
+        raise TurntableError(
+            f"{path}: there is an image and {there}; a method lives in one of them. Take one away."
+        )
+    return ImageRecipe(folder, python, _by_digest(path, image))
+
+
+def _by_digest(path: Path, image: Any) -> str:
+    found = _BY_DIGEST.fullmatch(image) if isinstance(image, str) else None
+    if found is None:
+        raise TurntableError(
+            f"{path}: environment.image names an image by its digest, docker.io/name@sha256:…, not {image!r}: what a tag "
+            f"stands for changes. turntable env lock {path.parent} finds the digest of a tag."
+        )
+    registry = found["registry"]
+    if registry != "localhost" and not set(".:") & set(registry):
+        raise TurntableError(
+            f"{path}: environment.image begins with a registry, since engines look in different ones: "
+            f"docker.io/{image}, for instance."
+        )
+    return str(image)
+
+
+def _files(folder: Path, context: Any) -> Iterator[tuple[str, str]]:
+    """Path and content of the Dockerfile and of what it may copy, in order of the paths.
+
+    Raises:
+        TurntableError: ``context`` isn't a list of files and folders inside of ``folder``.
+    """
+    path = folder / "method.toml"
+    if not isinstance(context, list) or not all(isinstance(name, str) for name in context):
+        raise TurntableError(
+            f"{path}: environment.context must be a list of files and folders, not {context!r}."
+        )
+    found = {folder / DOCKERFILE}
+    for name in context:
+        place = folder / name
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not place.exists():
+            raise TurntableError(
+                f"{path}: environment.context names what lies in the method's folder, and {name!r} doesn't."
+            )
+        found |= {place} if place.is_file() else {one for one in place.rglob("*") if is_content(one)}
+    for one in sorted(found):
+        relative = one.relative_to(folder)
+        if not NOT_CONTEXT & set(relative.parts) and one.suffix != ".pyc":
+            yield relative.as_posix(), _content(one)
+
+
+def is_content(path: Path) -> bool:
+    """Whether a path is something that a Dockerfile can copy by itself: a file, or a link, wherever that leads."""
+    return path.is_symlink() or path.is_file()
+
+
+def _content(path: Path) -> str:
+    """A text that stands for a file, and whether it can be executed, or for a link: copied, it stays one."""
+    if path.is_symlink():
+        return f"link {path.readlink()}"
+    return sha256_of(path) + (" executable" if path.stat().st_mode & 0o100 else "")
+
+
+class Images:
+    """The images that the methods of a bench live in, with one engine."""
+
+    def __init__(self, bench: Path, engine: Engine) -> None:
+        """Those of a bench's folder."""
+        self.folder = bench / "environments"
+        self.engine = engine
+
+    def find(self, recipe: ImageRecipe) -> Image | None:
+        """The image of a recipe, if the engine has it."""
+        image = read_note(self.folder / recipe.hash)
+        if image is None or image.document["engine"] != self.engine.name:
+            return None
+        return image if self.engine.inspect(image.document["id"]) is not None else None
+
+    def build(self, recipe: ImageRecipe, say: Callable[[str], None], from_dockerfile: bool = True) -> Image:
+        """Have the image of a recipe; two who want the same wait for each other.
+
+        Args:
+            recipe: what it is made from.
+            say: told what is being done, a line each.
+            from_dockerfile: whether it may be built, which runs what the Dockerfile says; else it is fetched only.
+
+        Raises:
+            TurntableError: it can't be had; a log is left at ``environments/<hash>.log``, and nothing else.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / f".{recipe.hash}.lock").open("a") as lock:
+                if not try_lock(lock.fileno()):
+                    say(f"Image {recipe.hash} is being made by another turntable; waiting …")
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                if (found := self.find(recipe)) is not None:
+                    return found
+                if not recipe.image and not from_dockerfile:
+                    raise TurntableError(
+                        f"The image of {recipe.folder.name} has to be built, which runs what its {DOCKERFILE} says: "
+                        f"turntable env build {recipe.folder.name} does it, if you trust it."
+                    )
+                return self._build(recipe, say)
+        except OSError as error:
+            raise disk_error(error, f"the environments in {self.folder}") from error
+
+    def _build(self, recipe: ImageRecipe, say: Callable[[str], None]) -> Image:
+        log = self.folder / f"{recipe.hash}.log"
+        log.unlink(missing_ok=True)
+        began = time.monotonic()
+        tag = self._tag(recipe)
+        had_before = bool(recipe.image) and self.engine.inspect(recipe.image) is not None
+        try:
+            if recipe.image:
+                id = self._fetch(recipe.image, had_before, log, say)
+                self.engine.call("tag", id, tag, what="naming the image", log=log)
+            else:
+                id = self._build_dockerfile(recipe, tag, log, say)
+            found = self.engine.inspect(id)
+            assert found is not None, f"{self.engine.name} lost the image {id}"
+            python = self._look(recipe, id, log)
+            document = {
+                "format": FORMAT,
+                "hash": recipe.hash,
+                "platform": platform_name(),
+                "engine": self.engine.name,
+                "id": id,
+                "tag": tag,
+                "reference": recipe.image,
+                "had_before": had_before,
+                **python,
+                "bytes": int(found.get("Size") or 0),
+                "built": time.time(),
+                "seconds": round(time.monotonic() - began, 2),
+            }
+            (self.folder / recipe.hash).mkdir(exist_ok=True)
+            write_json(self.folder / recipe.hash / NOTE, document)
+        except BaseException as error:
+            forget(self.engine, tag, had_before)
+            if not isinstance(error, TurntableError):
+                raise
+            told = f" All of it: {log}" if log.exists() else ""
+            raise TurntableError(f"The image of {recipe.folder.name} can't be had. {error}{told}") from error
+        log.unlink(missing_ok=True)
+        return Image(self.folder / recipe.hash, document)
+
+    def _tag(self, recipe: ImageRecipe) -> str:
+        """The name by which this bench holds an image: another bench's tag of the same image is its own."""
+        bench = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:8]
+        return f"localhost/turntable/{bench}:{recipe.hash}"
+
+    def _fetch(self, reference: str, had_before: bool, log: Path, say: Callable[[str], None]) -> str:
+        if not had_before:
+            say(f"Fetching {reference} …")
+            self.engine.call("pull", reference, what=f"fetching {reference}", log=log)
+        found = self.engine.inspect(reference)
+        if found is None:
+            raise TurntableError(f"{self.engine.name} fetched {reference}, and doesn't know it.")
+        return str(found["Id"])
+
+    def _build_dockerfile(self, recipe: ImageRecipe, tag: str, log: Path, say: Callable[[str], None]) -> str:
+        for base in bases_by_tag((recipe.folder / DOCKERFILE).read_text(errors="replace")):
+            say(
+                f"FROM {base} names a tag, which may stand for another image tomorrow; with its digest (@sha256:…) it can't."
+            )
+        say(f"Image {recipe.hash}: building {recipe.folder / DOCKERFILE} with {self.engine.name} …")
+        with tempfile.TemporaryDirectory(prefix="turntable-image-") as scratch:
+            # What was hashed is what the engine gets: no more, and no .dockerignore has a say in it.
+            context = Path(scratch) / "context"
+            for relative, _ in recipe.files:
+                (context / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(recipe.folder / relative, context / relative, follow_symlinks=False)
+            answer = Path(scratch) / "id"
+            self.engine.call(
+                "build", "--label", LABEL, "--tag", tag, "--iidfile", str(answer),
+                "--file", str(context / DOCKERFILE), str(context),
+                what=f"building {recipe.folder / DOCKERFILE}", log=log,
+            )  # fmt: skip
+            return answer.read_text().strip().removeprefix("sha256:")
+
+    def _look(self, recipe: ImageRecipe, id: str, log: Path) -> dict[str, str]:
+        """The versions of the image's Python and NumPy, asked of them.
+
+        Raises:
+            TurntableError: there is no such Python, it is too old, or it has no NumPy.
+        """
+        words = [
+            self.engine.program, "run", "--rm", "--pull", "never", "--log-driver", "none",
+            *confined(self.engine, network=False), "--entrypoint", recipe.python, id, "-c", _LOOK,
+        ]  # fmt: skip
+        answer = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        )
+        with log.open("a") as file:
+            file.write(f"$ {' '.join(words)}\n{answer.stdout}{answer.stderr}\n")
+        needs = "Turntable's worker needs a Python from 3.8 on with NumPy in the image"
+        if answer.returncode != 0:
+            last = words_of((answer.stderr.strip().splitlines() or [""])[-1])
+            raise TurntableError(
+                f'{needs}, and {recipe.python!r} is none ({last}). Name another (python = "…" under [environment]), or '
+                "install them in the image."
+            )
+        try:
+            found = json.loads(answer.stdout.strip().splitlines()[-1])
+            version = [int(part) for part in found["version"]]
+            numpy = str(found["numpy"])
+        except (ValueError, IndexError, KeyError, TypeError):
+            raise TurntableError(f"{needs}; {recipe.python!r} answered {answer.stdout[:100]!r}.") from None
+        written = ".".join(map(str, version))
+        if tuple(version[:2]) < OLDEST_PYTHON:
+            raise TurntableError(f"{needs}; {recipe.python!r} is Python {written}.")
+        return {"python": written, "numpy": numpy}
+
+
+def bases_by_tag(dockerfile: str) -> list[str]:
+    """The images that a Dockerfile builds on and doesn't name by their digests."""
+    stages: set[str] = {"scratch"}
+    found: list[str] = []
+    for line in dockerfile.splitlines():
+        words = [word for word in line.split() if not word.startswith("--")]
+        if len(words) > 1 and words[0].upper() == "FROM":
+            if words[1].lower() not in stages and "@sha256:" not in words[1]:
+                found.append(words[1])
+            if len(words) > 3 and words[2].upper() == "AS":
+                stages.add(words[3].lower())
+    return found
+
+
+def read_note(folder: Path) -> Image | None:
+    """What is noted of an image in an environment's folder; None where nothing is.
+
+    Raises:
+        TurntableError: the note is damaged.
+    """
+    path = folder / NOTE
+    return Image(folder, read_json(path)) if path.is_file() else None
+
+
+def all_images(bench: Path) -> list[Image]:
+    """The images that are noted in a bench's folder, whichever engine has them, in order of their hashes."""
+    found = []
+    for path in sorted((bench / "environments").glob(f"*/{NOTE}")):
+        image = read_note(path.parent)
+        if image is not None and not path.parent.name.startswith("."):
+            found.append(image)
+    return found
+
+
+def forget(engine: Engine, tag: str, had_before: bool) -> None:
+    """Give up this bench's name of an image; the engine removes one that has no other name, unless it had it before."""
+    words = ("untag", tag) if had_before and engine.name == "podman" else ("rmi", tag)
+    with contextlib.suppress(TurntableError):  # it is gone already
+        engine.call(*words, what="removing the image")
+
+
+def remove_image(image: Image, engine: Engine | None) -> None:
+    """Remove an image from a bench, and from the engine that has it.
+
+    Args:
+        image: which.
+        engine: the one that has it; None where it isn't there any more: then the bench alone forgets it.
+    """
+    if engine is not None:
+        forget(engine, image.document["tag"], image.document["had_before"])
+    remove_tree(image.folder)
+
+
+def prune_images(bench: Path, keep: Collection[str], engine_of: Callable[[str], Engine | None]) -> int:
+    """Remove every image but those of some recipes, and what is left of containers that ended badly.
+
+    Args:
+        bench: the bench's folder.
+        keep: the hashes of the recipes.
+        engine_of: an engine by its name; None where it isn't there.
+
+    Returns:
+        The bytes that the images had, layers that others share with them among them.
+    """
+    freed = 0
+    engines: dict[str, Engine] = {}
+    for image in all_images(bench):
+        engine = engine_of(image.document["engine"])
+        if engine is not None:
+            engines[engine.name] = engine
+        if image.hash not in keep:
+            remove_image(image, engine)
+            freed += image.document["bytes"]
+    for engine in engines.values():
+        with contextlib.suppress(TurntableError):
+            engine.call("container", "prune", "--force", "--filter", f"label={LABEL}", what="tidying")
+    return freed
