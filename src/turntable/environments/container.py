@@ -11,13 +11,16 @@ socket of the file system, at :data:`DOOR` inside (:mod:`turntable.turns.door` i
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..errors import TurntableError
 from .engine import LABEL, Engine, limits_of_a_process
 from .place import Place
 from .sandbox import HOME, names_of, outermost_first, variables
@@ -32,6 +35,12 @@ OF_THE_MACHINE = frozenset(
     {"PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "NVIDIA_VISIBLE_DEVICES"}
 )
 """Variables that name places and things of this machine, where the image has its own."""
+
+
+PROGRAMS = ("/usr", "/bin", "/lib", "/lib64", "/nix/store", "/gnu/store")
+TRIAL = "/bin/true"
+TAR_END = 1024
+"""So many zeros end an archive, and are an empty one."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +73,21 @@ class Mounts:
     hidden: tuple[Path, ...] = ()
 
     def options(self, door: Path) -> list[str]:
-        """The options of the engine; ``door`` is the folder that comes in at :data:`DOOR`."""
+        """The options of the engine; ``door`` is the folder that comes in at :data:`DOOR`.
+
+        A place is mounted once: one that can be written to isn't the lesser for being among what can be read.
+        """
         bound = {*self.read, *self.write}
-        words = _mount(door, Path(DOOR), readonly=True)
+        mounts = {Path(DOOR): (door, True)}
         for readonly, paths in ((True, self.read), (False, self.write)):
-            for path in outermost_first(name for one in paths for name in names_of(one, bound)):
-                words += _mount(path.resolve(), path, readonly)
+            mounts |= {name: (name.resolve(), readonly) for one in paths for name in names_of(one, bound)}
         for path in self.hidden:
-            words += _mount(door / (NO_FOLDER if path.is_dir() else NO_FILE), path, readonly=True)
-        return words
+            mounts[path] = (door / (NO_FOLDER if path.is_dir() else NO_FILE), True)
+        return [
+            word
+            for path in outermost_first(mounts)
+            for word in _mount(mounts[path][0], path, mounts[path][1])
+        ]
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,27 @@ def confined(engine: Engine, network: bool) -> list[str]:
         "--cap-drop", "all", "--security-opt", "no-new-privileges", "--security-opt", "label=disable",
         *engine.user(), *limits_of_a_process(),
     ]  # fmt: skip
+
+
+def why_not(engine: Engine) -> str | None:
+    """Why an engine starts no container here, one line; None if it does. It is tried, with this machine's own programs."""
+    name = f"localhost/turntable/trial:{os.getpid()}"
+    system = Mounts(tuple(path for path in map(Path, PROGRAMS) if path.exists()))
+    with tempfile.TemporaryDirectory(prefix="turntable-trial-") as scratch:
+        (empty := Path(scratch) / "empty.tar").write_bytes(bytes(TAR_END))
+        (door := Path(scratch) / "door").mkdir()
+        try:
+            engine.call("import", str(empty), name, what="making an empty image")
+            engine.call(
+                "run", "--rm", *confined(engine, network=False), *system.options(door), "--entrypoint", TRIAL, name,
+                what="starting a container",
+            )  # fmt: skip
+        except TurntableError as error:
+            return str(error)
+        finally:
+            with contextlib.suppress(TurntableError):
+                engine.call("rmi", name, what="removing the empty image")
+    return None
 
 
 def _mount(source: Path, target: Path, readonly: bool) -> list[str]:

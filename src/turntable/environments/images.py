@@ -15,6 +15,7 @@ import json
 import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -23,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import TurntableError, disk_error, unknown_name
-from ..files import read_json, sha256_of, write_json
+from ..files import read_json, sha256_of, write_json, write_text
 from .container import confined
 from .engine import LABEL, Engine
 from .environment import remove_tree, try_lock
@@ -36,6 +37,11 @@ FORMAT = 1
 NOTE = "image.json"
 DOCKERFILE = "Dockerfile"
 KEYS = ("kind", "image", "python", "context", "network")
+IMAGES, ARCHIVE = "images", "image.tar"
+"""The folder of the store, and the file in it, of an image that came with a pack or goes into one."""
+
+NAME_IN_INDEX = "io.containerd.image.name"
+LARGEST_LIST = 1 << 20
 NOT_CONTEXT = frozenset({"__pycache__", ".git"})
 OLDEST_PYTHON = (3, 8)
 
@@ -183,6 +189,7 @@ class Images:
     def __init__(self, bench: Path, engine: Engine) -> None:
         """Those of a bench's folder."""
         self.folder = bench / "environments"
+        self.store = bench / "store"
         self.engine = engine
 
     def find(self, recipe: ImageRecipe) -> Image | None:
@@ -211,7 +218,8 @@ class Images:
                     fcntl.flock(lock, fcntl.LOCK_EX)
                 if (found := self.find(recipe)) is not None:
                     return found
-                if not recipe.image and not from_dockerfile:
+                packed = archive_of(self.store, recipe.hash).is_file()
+                if not recipe.image and not from_dockerfile and not packed:
                     raise TurntableError(
                         f"The image of {recipe.folder.name} has to be built, which runs what its {DOCKERFILE} says: "
                         f"turntable env build {recipe.folder.name} does it, if you trust it."
@@ -226,8 +234,14 @@ class Images:
         began = time.monotonic()
         tag = self._tag(recipe)
         had_before = bool(recipe.image) and self.engine.inspect(recipe.image) is not None
+        archive = archive_of(self.store, recipe.hash)
         try:
-            if recipe.image:
+            if archive.is_file() and not had_before:
+                say(f"Image {recipe.hash}: taking it from {archive} …")
+                id = load(self.engine, archive, recipe.hash, log)
+                self.engine.call("tag", id, tag, what="naming the image", log=log)
+                forget(self.engine, packed_name(recipe.hash), had_before=True)
+            elif recipe.image:
                 id = self._fetch(recipe.image, had_before, log, say)
                 self.engine.call("tag", id, tag, what="naming the image", log=log)
             else:
@@ -259,6 +273,28 @@ class Images:
             raise TurntableError(f"The image of {recipe.folder.name} can't be had. {error}{told}") from error
         log.unlink(missing_ok=True)
         return Image(self.folder / recipe.hash, document)
+
+    def archive(self, image: Image, say: Callable[[str], None]) -> Path:
+        """Have an image as a file in the store, for packs; one that is there stays as it is.
+
+        Raises:
+            TurntableError: the engine can't write it.
+        """
+        path = archive_of(self.store, image.hash)
+        if path.is_file():
+            return path
+        say(f"Writing image {image.hash} into the store ({image.document['bytes'] / 1e9:.1f} GB) …")
+        name = packed_name(image.hash)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as scratch:
+            aside = Path(scratch) / ARCHIVE
+            self.engine.call("tag", image.document["id"], name, what="naming the image")
+            try:
+                self.engine.call("save", "--output", str(aside), name, what=f"writing image {image.hash}")
+            finally:
+                forget(self.engine, name, had_before=True)
+            aside.rename(path)
+        return path
 
     def _tag(self, recipe: ImageRecipe) -> str:
         """The name by which this bench holds an image: another bench's tag of the same image is its own."""
@@ -328,6 +364,64 @@ class Images:
         return {"python": written, "numpy": numpy}
 
 
+def archive_of(store: Path, hash: str) -> Path:
+    """Where a store has an image as a file."""
+    return store / IMAGES / hash / ARCHIVE
+
+
+def packed_name(hash: str) -> str:
+    """The name that an image has in an archive: the same in every bench."""
+    return f"localhost/turntable/packed:{hash}"
+
+
+def load(engine: Engine, archive: Path, hash: str, log: Path) -> str:
+    """Give an engine the image of an archive; its id.
+
+    Raises:
+        TurntableError: it isn't an image's archive, or would give the engine another image under a name of the user's.
+    """
+    name = packed_name(hash)
+    try:
+        names = names_in(archive)
+    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TurntableError(f"{archive} is no image, or damaged ({error!r}).") from None
+    if names != {name}:
+        raise TurntableError(
+            f"{archive} would bring the names {', '.join(sorted(names)) or '(none)'} into {engine.name}, not {name} alone. "
+            "It is not loaded."
+        )
+    engine.call("load", "--input", str(archive), what=f"loading {archive}", log=log)
+    found = engine.inspect(name)
+    if found is None:
+        raise TurntableError(f"{archive} holds no image that {engine.name} understands.")
+    return str(found["Id"])
+
+
+def names_in(archive: Path) -> set[str]:
+    """The names that loading an archive of an image gives, by any of the three lists that engines read.
+
+    Raises:
+        tarfile.TarError, ValueError, KeyError, TypeError, AttributeError: it is no such archive.
+    """
+    names: set[str] = set()
+    with tarfile.open(archive, "r:") as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isreg() and member.size < LARGEST_LIST else None
+            if file is None:
+                continue
+            match str(PurePosixPath(member.name)):
+                case "manifest.json":
+                    names |= {name for image in json.load(file) for name in image["RepoTags"] or ()}
+                case "repositories":
+                    names |= {f"{name}:{tag}" for name, tags in json.load(file).items() for tag in tags}
+                case "index.json":
+                    notes = [entry.get("annotations", {}) for entry in json.load(file)["manifests"]]
+                    names |= {note[NAME_IN_INDEX] for note in notes if NAME_IN_INDEX in note}
+                case _:
+                    pass
+    return names
+
+
 def bases_by_tag(dockerfile: str) -> list[str]:
     """The images that a Dockerfile builds on and doesn't name by their digests."""
     stages: set[str] = {"scratch"}
@@ -340,6 +434,62 @@ def bases_by_tag(dockerfile: str) -> list[str]:
             if len(words) > 3 and words[2].upper() == "AS":
                 stages.add(words[3].lower())
     return found
+
+
+def export(recipe: ImageRecipe, form: str) -> str:
+    """An image as others can have it: a Dockerfile.
+
+    Raises:
+        TurntableError: another form is asked for.
+    """
+    if form != "dockerfile":
+        raise TurntableError(
+            f"An image has no list of packages to export; it is exported as dockerfile, not as {form}."
+        )
+    if recipe.image:
+        return f"FROM {recipe.image}\n"
+    return (recipe.folder / DOCKERFILE).read_text(encoding="utf-8")
+
+
+def pin(folder: Path, environment: dict[str, Any], engine: Engine, say: Callable[[str], None]) -> Path:
+    """Write the digest of an image that is named by a tag into ``method.toml``; the file.
+
+    Args:
+        folder: the method's.
+        environment: ``[environment]`` of its ``method.toml``.
+        engine: asks the registry.
+        say: told what is being done, a line each.
+
+    Raises:
+        TurntableError: there is nothing to lock, or no such image.
+    """
+    path, image = folder / "method.toml", environment.get("image")
+    if image is None:
+        raise TurntableError(
+            f"There is nothing to lock in {folder}: its {DOCKERFILE} is the recipe. What it builds on is pinned by "
+            "FROM name@sha256:…"
+        )
+    if isinstance(image, str) and "@" in image:
+        raise TurntableError(f"There is nothing to lock in {folder}: {image} is named by its digest already.")
+    text = path.read_text(encoding="utf-8")
+    if not isinstance(image, str) or text.count(f'"{image}"') != 1:
+        raise TurntableError(
+            f'{path}: environment.image must be a text in double quotes, "docker.io/…", not {image!r}.'
+        )
+    say(f"Fetching {image} …")
+    engine.call("pull", image, what=f"fetching {image}")
+    digests = (engine.inspect(image) or {}).get("RepoDigests") or []
+    if not digests:
+        raise TurntableError(
+            f"{engine.name} knows no digest of {image}: it was made here, and comes from no registry."
+        )
+    # A port has a colon too, but stands before the last slash.
+    before, slash, last = image.rpartition("/")
+    pinned = f"{before}{slash}{last.partition(':')[0]}@{digests[0].rpartition('@')[2]}"
+    _by_digest(path, pinned)
+    write_text(path, text.replace(f'"{image}"', f'"{pinned}"'))
+    say(f"{image} is {pinned}")
+    return path
 
 
 def read_note(folder: Path) -> Image | None:
@@ -401,6 +551,10 @@ def prune_images(bench: Path, keep: Collection[str], engine_of: Callable[[str], 
         if image.hash not in keep:
             remove_image(image, engine)
             freed += image.document["bytes"]
+    for archive in (bench / "store" / IMAGES).glob(f"*/{ARCHIVE}"):
+        if archive.parent.name not in keep:
+            freed += archive.stat().st_size
+            remove_tree(archive.parent)
     for engine in engines.values():
         with contextlib.suppress(TurntableError):
             engine.call("container", "prune", "--force", "--filter", f"label={LABEL}", what="tidying")
