@@ -270,7 +270,8 @@ class Images:
             if not isinstance(error, TurntableError):
                 raise
             told = f" All of it: {log}" if log.exists() else ""
-            raise TurntableError(f"The image of {recipe.folder.name} can't be had. {error}{told}") from error
+            said = str(error).rstrip(".")
+            raise TurntableError(f"The image of {recipe.folder.name} can't be had. {said}.{told}") from error
         log.unlink(missing_ok=True)
         return Image(self.folder / recipe.hash, document)
 
@@ -323,11 +324,18 @@ class Images:
                 (context / relative).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(recipe.folder / relative, context / relative, follow_symlinks=False)
             answer = Path(scratch) / "id"
-            self.engine.call(
-                "build", "--label", LABEL, "--tag", tag, "--iidfile", str(answer),
-                "--file", str(context / DOCKERFILE), str(context),
-                what=f"building {recipe.folder / DOCKERFILE}", log=log,
-            )  # fmt: skip
+            try:
+                self.engine.call(
+                    "build", "--label", LABEL, "--tag", tag, "--iidfile", str(answer),
+                    "--file", str(context / DOCKERFILE), str(context),
+                    what=f"building {recipe.folder / DOCKERFILE}", log=log,
+                )  # fmt: skip
+            except TurntableError as error:
+                copied = [name for name, _ in recipe.files if name != DOCKERFILE]
+                raise TurntableError(
+                    f'{error}. It may copy {", ".join(copied[:5]) or "nothing"}: context = ["…"] under [environment] names '
+                    "what."
+                ) from error
             return answer.read_text().strip().removeprefix("sha256:")
 
     def _look(self, recipe: ImageRecipe, id: str, log: Path) -> dict[str, str]:
