@@ -136,7 +136,7 @@ class _Trial:
         if views is not None:
             inputs["views"] = inputs["views"][:views]
         read = (self.task.folder, *((saved.folder,) if saved else ()))
-        quarters = Quarters(folder, self.place, read, (folder,), self.task.held_out_files())
+        quarters = Quarters(folder, self.place, read, (folder,), self.task.held_out_files(), self.device)
         asked = replace(self.asked, seed=seed, budget=Budget(steps=steps))
         return _Worker(self, quarters, asked, saved, inputs)
 

@@ -41,6 +41,7 @@ def examine(bench: Bench) -> list[Finding]:
         _package("flip-evaluator", "the score flip", "nothing can be scored"),
         *_protection(),
         _uv(),
+        _containers(bench),
         *_turns(),
         *_bench(bench),
         _disk(bench),
@@ -91,6 +92,27 @@ def _uv() -> Finding:
         return Finding("environments", True, f"built with {program()}")
     except TurntableError as error:
         return Finding("environments", False, str(error))
+
+
+def _containers(bench: Bench) -> Finding:
+    """Whether methods can live in images; a container is started to see."""
+    from .environments.container import why_not
+    from .environments.engine import look
+
+    try:
+        engine = look(bench.settings().engine)
+    except TurntableError as error:
+        return Finding("containers", False, str(error))
+    if isinstance(engine, str):
+        return Finding("containers", False, engine)
+    whose = "as you" if engine.rootless else "as root"
+    named = f"{engine.name} {engine.version}, {whose}"
+    if (reason := why_not(engine)) is not None:
+        return Finding("containers", False, f"{named}: {reason}")
+    hasnt = ["memory"] * (not engine.memory) + ["processes"] * (not engine.processes)
+    return Finding(
+        "containers", True, f"{named}" + (f"; it can't limit {' and '.join(hasnt)}" if hasnt else "")
+    )
 
 
 def _protection() -> list[Finding]:

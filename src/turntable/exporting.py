@@ -67,6 +67,7 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
                     read=(task.folder,),
                     write=(Path(scratch),),
                     hidden=task.held_out_files(),
+                    device=bench.row(run).device,
                 )
                 worker = WorkerProcess(quarters, log, (lock.fileno(),), PATIENCE_S)
                 try:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .bench import Bench
-from .environments import build, is_idle, recipe_of
+from .environments import build, hash_of, images_of, is_idle
+from .environments.images import IMAGES, Image
 from .environments.pack import (
     Entry,
     Manifest,
@@ -138,15 +139,15 @@ def _environments(
     store: list[str] = []
     if "environments" in parts:
         for name, method in bench.methods().items():
-            if method.environment["kind"] == "uv":
-                if is_idle(bench, method):  # every Turntable has it, and nobody wanted it here
-                    continue
-                document = build(bench, method, say).document
-                found[name] = {
-                    "hash": document["hash"],
-                    "platform": document["platform"],
-                    "python": document["python"],
-                }
+            if method.environment["kind"] == "host" or is_idle(bench, method):
+                continue  # an idle one has every Turntable, and nobody wanted it here
+            environment = build(bench, method, say)
+            document = environment.document
+            found[name] = {key: document[key] for key in ("hash", "platform", "python")}
+            if isinstance(environment, Image):
+                images_of(bench).archive(environment, say)
+                store.append(f"{IMAGES}/{environment.hash}")
+            else:
                 store += [f"wheels/{package['sha256']}" for package in document["packages"]]
                 store.append(f"interpreters/{document['interpreter']}")
     if "weights" in parts:
@@ -347,7 +348,7 @@ def _build(bench: Bench, manifest: Manifest, watcher: Watcher) -> tuple[dict[str
                     f"it was packed on {asked.get('platform')}, and this is {platform_name()}: its files don't run here. "
                     f"turntable env build {name} gets others, where there is a network."
                 )
-            if (hash := recipe_of(bench, methods[name]).hash) != asked.get("hash"):
+            if (hash := hash_of(bench, methods[name])) != asked.get("hash"):
                 raise TurntableError(
                     f"its recipe has the hash {hash}, not {asked.get('hash')} as in the pack."
                 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .environments.engine import ENGINES
 from .errors import TurntableError, unknown_name
 from .files import read_toml
 
@@ -17,11 +18,14 @@ format = 1
 # replace = ["torch==2.13.0"]   # taken instead of what the locks of methods name: another build, for this machine
 # without = ["nvidia-*"]        # packages of the locks that environments here go without
 
+# [containers]
+# engine = "docker"             # what runs methods of kind 'container': podman or docker; the first that is found
+
 # [sandbox]
 # read = ["/data/weights"]      # what methods may read beside what is theirs
 """
 
-_KNOWN = {"environments": ("replace", "without"), "sandbox": ("read",)}
+_KNOWN = {"environments": ("replace", "without"), "containers": ("engine",), "sandbox": ("read",)}
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,13 @@ class Settings:
         replace: requirements that stand in for what locks name, for machines that need another build of a package.
         without: names, with ``*`` for any characters, of packages that environments here go without.
         read: what methods may read beside what is theirs.
+        engine: what runs containers: ``podman`` or ``docker``; the first that is found if None.
     """
 
     replace: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     read: tuple[Path, ...] = ()
+    engine: str | None = None
 
 
 def read_settings(path: Path) -> Settings:
@@ -61,17 +67,29 @@ def read_settings(path: Path) -> Settings:
         replace=tuple(_texts(path, table, "environments", "replace")),
         without=tuple(_texts(path, table, "environments", "without")),
         read=tuple(place for place in read if place.exists()),
+        engine=_engine(path, table),
     )
 
 
-def _texts(path: Path, table: dict[str, Any], section: str, key: str) -> list[str]:
+def _engine(path: Path, table: dict[str, Any]) -> str | None:
+    engine = _section(path, table, "containers").get("engine")
+    if engine not in (None, *ENGINES):
+        raise unknown_name(f"containers.engine in {path}:", str(engine), ENGINES)
+    return engine
+
+
+def _section(path: Path, table: dict[str, Any], section: str) -> dict[str, Any]:
     part = table.get(section, {})
     if not isinstance(part, dict):
         raise TurntableError(f"{path}: {section} must be a table, not {type(part).__name__}.")
     for name in part:
         if name not in _KNOWN[section]:
             raise unknown_name(f"key of [{section}] in {path}:", str(name), _KNOWN[section])
-    value = part.get(key, [])
+    return part
+
+
+def _texts(path: Path, table: dict[str, Any], section: str, key: str) -> list[str]:
+    value = _section(path, table, section).get(key, [])
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise TurntableError(f"{path}: {section}.{key} must be a list of texts, not {value!r}.")
     return value

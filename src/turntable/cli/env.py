@@ -24,6 +24,7 @@ def list_environments(
     """List the environments of the bench, and which methods live in them."""
     from ..bench import Bench
     from ..environments import environments_of, users_of
+    from ..environments.images import all_images
     from ._tables import print_table
 
     place = Bench.find(bench)
@@ -31,6 +32,7 @@ def list_environments(
     found: list[dict[str, Any]] = [
         {
             "hash": one.hash,
+            "kind": "uv",
             "python": one.document["python"],
             "packages": len(one.document["packages"]),
             "bytes": one.size_bytes,
@@ -39,20 +41,34 @@ def list_environments(
         }
         for one in environments_of(place).all()
     ]
+    found += [
+        {
+            "hash": one.hash,
+            "kind": f"image of {one.document['engine']}",
+            "python": one.document["python"],
+            "packages": None,
+            "bytes": one.document["bytes"],
+            "methods": users.get(one.hash, []),
+            "replaced": [],
+            "image": one.document["id"],
+        }
+        for one in all_images(place.folder)
+    ]
     if as_json:
         o.print_json({"environments": found})
         return
     rows = [
         [
             row["hash"],
+            row["kind"],
             row["python"],
-            str(row["packages"]),
+            "" if row["packages"] is None else str(row["packages"]),
             f"{row['bytes'] / 1e6:.0f}",
             ", ".join(row["methods"]) or "none",
         ]
         for row in found
     ]
-    print_table(["environment", "python", "packages", "MB", "methods"], rows)
+    print_table(["environment", "kind", "python", "packages", "MB", "methods"], rows)
 
 
 @app.command()
@@ -63,7 +79,7 @@ def build(
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
 ) -> None:
-    """Build the environments of methods; those that are there already are left as they are."""
+    """Build the environments of methods, or fetch their images; those that are there already are left as they are."""
     from ..bench import Bench
     from ..environments import build as do
 
@@ -80,7 +96,8 @@ def build(
 @app.command()
 @o.verb
 def lock(methods: MethodsArgument, bench: o.BenchOption = None, debug: o.DebugOption = False) -> None:
-    """Resolve the pyproject.toml of methods into a uv.lock, and build what comes as a source only."""
+    """Resolve the pyproject.toml of methods into a uv.lock, and build what comes as a source only; or an image's tag into
+    its digest."""
     from ..bench import Bench
     from ..environments import lock as do
 
@@ -128,11 +145,11 @@ def remove(
 ) -> None:
     """Remove environments; they can be built again from their recipes."""
     from ..bench import Bench
-    from ..environments import environments_of
+    from ..environments import remove as do
 
-    environments = environments_of(Bench.find(bench))
+    place = Bench.find(bench)
     for hash in hashes:
-        environments.remove(hash)
+        do(place, hash)
         o.say(f"{hash}: removed")
 
 
@@ -141,8 +158,7 @@ def remove(
 def prune(bench: o.BenchOption = None, debug: o.DebugOption = False) -> None:
     """Remove the environments in which no method of the bench lives, and the files that only they needed."""
     from ..bench import Bench
-    from ..environments import environments_of, recipes_of
+    from ..environments import prune as do
 
-    place = Bench.find(bench)
-    freed = environments_of(place).prune(lambda: recipes_of(place))
+    freed = do(Bench.find(bench))
     o.say(f"{freed / 1e9:.2f} GB freed")

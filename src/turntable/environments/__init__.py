@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,13 @@ from .place import Place, host, worker_folder
 if TYPE_CHECKING:
     from ..bench import Bench
     from ..methods.spec import Method
+    from .engine import Engine
     from .environment import Environment, Environments
+    from .images import Image, ImageRecipe, Images
     from .recipe import Recipe
 
 
-KINDS = ("host", "uv")
+KINDS = ("host", "uv", "container")
 """The kinds of environments that this version runs methods in."""
 
 
@@ -30,6 +32,29 @@ def environments_of(bench: Bench) -> Environments:
     from .environment import Environments
 
     return Environments(bench.folder)
+
+
+def images_of(bench: Bench) -> Images:
+    """The images of a bench, with the engine that it is set to.
+
+    Raises:
+        TurntableError: there is no such engine here.
+    """
+    from .engine import find
+    from .images import Images
+
+    return Images(bench.folder, find(bench.settings().engine))
+
+
+def image_recipe_of(method: Method) -> ImageRecipe:
+    """The recipe of a method's environment, of kind ``container``.
+
+    Raises:
+        TurntableError: it names no image, or a file is missing.
+    """
+    from .images import read_image_recipe
+
+    return read_image_recipe(method.folder, method.environment)
 
 
 def recipe_of(bench: Bench, method: Method) -> Recipe:
@@ -44,18 +69,74 @@ def recipe_of(bench: Bench, method: Method) -> Recipe:
     return read_recipe(method.folder, settings.replace, settings.without)
 
 
-def build(bench: Bench, method: Method, say: Callable[[str], None], from_sources: bool = True) -> Environment:
-    """The environment of a method, of kind ``uv``; built if it isn't there.
+def hash_of(bench: Bench, method: Method) -> str:
+    """The hash of the recipe of a method's environment, of kind ``uv`` or ``container``.
+
+    Raises:
+        TurntableError: a file is missing or damaged.
+    """
+    if method.environment["kind"] == "container":
+        return image_recipe_of(method).hash
+    return recipe_of(bench, method).hash
+
+
+def remove(bench: Bench, hash: str) -> None:
+    """Remove an environment of either kind.
+
+    Raises:
+        TurntableError: there is none of that name.
+    """
+    from .images import all_images, remove_image
+
+    for image in all_images(bench.folder):
+        if image.hash == hash:
+            remove_image(image, _engine_of(image.document["engine"]))
+            return
+    environments_of(bench).remove(hash)
+
+
+def prune(bench: Bench) -> int:
+    """Remove all environments in which no method of a bench lives, and what only they needed; the bytes given back.
+
+    Raises:
+        TurntableError: a method of the bench is broken, so that nobody knows what it needs.
+    """
+    from .images import prune_images
+
+    freed = environments_of(bench).prune(lambda: recipes_of(bench))
+    keep = {recipe.hash for recipe in image_recipes_of(bench)}
+    return freed + prune_images(bench.folder, keep, _engine_of)
+
+
+def _engine_of(name: str) -> Engine | None:
+    from .engine import look
+
+    found = look(name)
+    return None if isinstance(found, str) else found
+
+
+def build(
+    bench: Bench, method: Method, say: Callable[[str], None], from_sources: bool = True
+) -> Environment | Image:
+    """The environment of a method, of kind ``uv`` or ``container``; built if it isn't there.
 
     Args:
         bench: where it is.
         method: whose.
         say: told what is being done, a line each.
-        from_sources: whether packages that have only a source may be built, which runs their code.
+        from_sources: whether what comes as a source only may be built, which runs its code: packages, Dockerfiles.
 
     Raises:
         TurntableError: it can't be built, or the method has no environment of its own.
     """
+    if method.environment["kind"] == "container":
+        return images_of(bench).build(image_recipe_of(method), say, from_sources)
+    return _build_packages(bench, method, say, from_sources)
+
+
+def _build_packages(
+    bench: Bench, method: Method, say: Callable[[str], None], from_sources: bool
+) -> Environment:
     _check_own(method)
     recipe = recipe_of(bench, method)
     environments = environments_of(bench)
@@ -76,6 +157,10 @@ def lock(bench: Bench, method: Method, say: Callable[[str], None]) -> Path:
     from .locking import write_lock
     from .recipe import read_project
 
+    if method.environment["kind"] == "container":
+        from .images import pin
+
+        return pin(method.folder, method.environment, images_of(bench).engine, say)
     _check_own(method)
     environments = environments_of(bench)
     path = write_lock(method.folder, provide(environments.store, read_project(method.folder)))
@@ -91,22 +176,45 @@ def export(bench: Bench, method: Method, form: str) -> str:
     """
     from .locking import export as do
 
+    if method.environment["kind"] == "container":
+        from .images import export as do_image
+
+        return do_image(image_recipe_of(method), form)
     _check_own(method)
     return do(method.folder, form, recipe_of(bench, method).python)
 
 
 def is_idle(bench: Bench, method: Method) -> bool:
-    """Whether a method of kind ``uv`` came with Turntable and has no environment here: the bench doesn't need it."""
-    return method.origin == "built in" and environments_of(bench).find(recipe_of(bench, method)) is None
+    """Whether a method came with Turntable and its own environment isn't built here: the bench doesn't need it."""
+    return (
+        method.origin == "built in"
+        and method.environment["kind"] == "uv"
+        and environments_of(bench).find(recipe_of(bench, method)) is None
+    )
 
 
 def recipes_of(bench: Bench) -> list[Recipe]:
-    """The recipes of all environments that a bench needs: of its own methods, of built-in ones that aren't idle, and of
-    methods elsewhere that it has runs of.
+    """The recipes of all environments of kind ``uv`` that a bench needs: of its own methods, of built-in ones that aren't
+    idle, and of methods elsewhere that it has runs of.
 
     Raises:
         TurntableError: a method of the bench is broken, so that nobody knows what it needs.
     """
+    locked = [method for method in _needed(bench, "uv") if (method.folder / "uv.lock").is_file()]
+    return [recipe_of(bench, method) for method in locked]
+
+
+def image_recipes_of(bench: Bench) -> list[ImageRecipe]:
+    """As :func:`recipes_of`, of kind ``container``."""
+    found = []
+    for method in _needed(bench, "container"):
+        with contextlib.suppress(TurntableError):  # one that names no image by its digest has none yet
+            found.append(image_recipe_of(method))
+    return found
+
+
+def _needed(bench: Bench, kind: str) -> Iterator[Method]:
+    """The methods of a bench whose environment is of a kind."""
     from ..methods.spec import Method
 
     folders = {path.parent for path in bench.methods_folder.glob("*/method.toml")}
@@ -115,23 +223,21 @@ def recipes_of(bench: Bench) -> list[Recipe]:
     for row in bench.record.runs():
         with contextlib.suppress(TurntableError):
             folders.add(Path(bench.run_folder(row.id).asked().method_folder))
-    found = []
     for folder in folders:
         own = folder.parent == bench.methods_folder
         with contextlib.nullcontext() if own else contextlib.suppress(TurntableError):
             method = Method.load(folder)
-            if method.environment["kind"] == "uv" and (folder / "uv.lock").is_file():
-                found.append(recipe_of(bench, method))
-    return found
+            if method.environment["kind"] == kind:
+                yield method
 
 
 def users_of(bench: Bench) -> dict[str, list[str]]:
     """By the hash of an environment, the methods of the bench that live in it."""
     found: dict[str, list[str]] = {}
     for method in bench.methods().values():
-        if method.environment["kind"] == "uv":
+        if method.environment["kind"] != "host":
             with contextlib.suppress(TurntableError):  # one without a lock lives nowhere yet
-                found.setdefault(recipe_of(bench, method).hash, []).append(method.name)
+                found.setdefault(hash_of(bench, method), []).append(method.name)
     return found
 
 
@@ -139,7 +245,7 @@ def _check_own(method: Method) -> None:
     kind = method.environment["kind"]
     if kind != "uv":
         raise TurntableError(
-            f"Only environments of kind 'uv' are built and locked; that of {method.name} is {kind!r}."
+            f"Only environments of kind 'uv' and 'container' are built and locked; that of {method.name} is {kind!r}."
         )
 
 
@@ -163,7 +269,9 @@ def place_of(bench: Bench, method: Method, walls: bool, say: Callable[[str], Non
     kind = method.environment["kind"]
     if kind == "host":
         return host(method.folder, no_walls, network, read)
-    environment = build(bench, method, say, from_sources=False)
+    if kind == "container":
+        return _in_container(bench, method, network, read, say)
+    environment = _build_packages(bench, method, say, from_sources=False)
     return Place(
         environment=environment.hash,
         python=environment.python,
@@ -174,15 +282,40 @@ def place_of(bench: Bench, method: Method, walls: bool, say: Callable[[str], Non
     )
 
 
+def _in_container(
+    bench: Bench, method: Method, network: bool, read: tuple[Path, ...], say: Callable[[str], None]
+) -> Place:
+    """The place of a method in an image. Its engine is the wall: there are no walls to go without."""
+    from .container import Container
+
+    recipe = image_recipe_of(method)
+    images = images_of(bench)
+    image = images.build(recipe, say, from_dockerfile=False)
+    return Container(
+        environment=image.hash,
+        python=Path(recipe.python),
+        programs=Path("/"),
+        read=(worker_folder(), method.folder, *read),
+        network=network,
+        engine=images.engine,
+        image=image.document["id"],
+    )
+
+
 __all__ = [
     "Place",
     "build",
     "environments_of",
     "export",
+    "hash_of",
+    "image_recipes_of",
+    "images_of",
     "is_idle",
     "lock",
     "place_of",
+    "prune",
     "recipe_of",
     "recipes_of",
+    "remove",
     "users_of",
 ]

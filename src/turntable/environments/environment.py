@@ -119,7 +119,7 @@ class Environments:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f".{recipe.hash}.lock").open("a") as lock:
-                if not _try_lock(lock.fileno()):
+                if not try_lock(lock.fileno()):
                     say(f"Environment {recipe.hash} is being built by another turntable; waiting …")
                     fcntl.flock(lock, fcntl.LOCK_EX)
                 if (found := self.find(recipe)) is not None:
@@ -362,7 +362,8 @@ def _writable(folder: Path) -> Iterator[None]:
         folder.chmod(mode)
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Take the kernel's lock on an open file, if nobody holds it; whether that was so."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -159,7 +159,8 @@ def check_entry(file: Entry, where: str) -> None:
 
 
 def _belongs_into_store(parts: tuple[str, ...], sha256: str) -> bool:
-    """Whether a store takes a file: a wheel under its own sha256, the note of what it was built from, an interpreter's."""
+    """Whether a store takes a file: a wheel under its own sha256, the note of what it was built from, an interpreter's, an
+    image."""
     match parts:
         case ("wheels", folder, name) if name.endswith(".whl"):
             return folder == sha256
@@ -167,6 +168,8 @@ def _belongs_into_store(parts: tuple[str, ...], sha256: str) -> bool:
             return len(folder) == 64 and name == BUILT_FROM
         case ("interpreters", _, _, *_):
             return True
+        case ("images", folder, name):
+            return len(folder) == 16 and name == "image.tar"
         case _:
             return parts[:1] == ("weights",) and len(parts) > 1
 

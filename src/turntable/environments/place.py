@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import site
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,10 @@ class Place:
         if self.no_walls is not None:
             return list(words)
         return Walls((*self.read, *read), tuple(write), tuple(hidden), self.network).around(words, cwd)
+
+    def has_program(self, name: str, folder: Path) -> bool:
+        """Whether a program that is called ``name``, or lies at that path in ``folder``, can be started here."""
+        return shutil.which(name, path=self.variables()["PATH"]) is not None or (folder / name).exists()
 
     def variables(self) -> dict[str, str]:
         """The environment's variables."""

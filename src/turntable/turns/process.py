@@ -22,12 +22,15 @@ from typing import IO, Any, NoReturn
 
 import psutil
 
+from ..environments.container import Allowance, Container, Mounts, message
+from ..environments.engine import Engine
 from ..environments.place import Place
 from ..run import RunFolder
 from ..worker import protocol
 from .cgroup import Cgroup
+from .door import Door
 from .family import MARK, Family
-from .limits import limit
+from .limits import Limits, limit
 
 WORKER = Path(protocol.__file__).parent / "__main__.py"
 LAUNCH = Path(protocol.__file__).parent / "launch.py"
@@ -37,6 +40,9 @@ OUT_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 TICK_S = 0.1
 MOST_PROCESSES = 4096
 """A program that uses every core of a large machine has hundreds of threads; a fork bomb has all that it is given."""
+
+NOT_STARTED = (125, 126, 127)
+"""How an engine's command ends where no container, or nothing in it, could be started."""
 
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """Signals that a crash doesn't raise: somebody sent them, and the method isn't to blame."""
@@ -60,6 +66,7 @@ class Quarters:
         read: what they may read beside what the place has; the run's folder always.
         write: what is theirs to write to.
         hidden: what of all that they may not see: whatever is held out.
+        device: the one that they run on: ``cpu``, ``cuda:0``.
         most_memory_bytes: more is refused by the kernel, where a control group can be limited.
         most_processes: so many, threads among them.
     """
@@ -69,6 +76,7 @@ class Quarters:
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
+    device: str = "cpu"
     most_memory_bytes: int = field(default_factory=lambda: most_memory_bytes())
     most_processes: int = field(default_factory=lambda: MOST_PROCESSES)
 
@@ -101,32 +109,67 @@ class RunProcess:
             OSError: it can't be started.
         """
         self.kills_before = out_of_memory_kills()
-        folder = quarters.folder
-        cgroup = Cgroup.create(cgroup_name(folder))
+        self._log = Path(log.name)
         self._walled = quarters.place.no_walls is None
-        self.limits = limit(cgroup_name(folder), cgroup, quarters.most_memory_bytes, quarters.most_processes)
-        self._cgroup = cgroup
+        self._container: InContainer | None = None
+        self._cgroup: Cgroup | None = None
+        variables = {
+            **quarters.place.variables(),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONHASHSEED": "0",
+            MARK: str(quarters.folder),
+        }
+        cwd = cwd or quarters.folder
+        if isinstance(quarters.place, Container):
+            self._start_in_container(quarters.place, words, quarters, log, inherited, cwd, variables)
+        else:
+            self._start(words, quarters, log, inherited, cwd, variables)
+        self.pid = self.process.pid
+        self.family = Family(self.pid, str(quarters.folder), cgroup=self._cgroup)
+
+    def _start(
+        self,
+        words: Sequence[str],
+        quarters: Quarters,
+        log: IO[bytes],
+        inherited: Sequence[int],
+        cwd: Path,
+        variables: dict[str, str],
+    ) -> None:
+        name = cgroup_name(quarters.folder)
+        cgroup = self._cgroup = Cgroup.create(name)
+        self.limits = limit(name, cgroup, quarters.most_memory_bytes, quarters.most_processes)
         groups = [*self.limits.groups, *([] if cgroup is None else [cgroup.folder])]
         joined = os.pathsep.join(str(group / "cgroup.procs") for group in groups) or "-"
-        command = quarters.command(words, cwd or folder)
-        # Isolated, and without site: it only asks to die with us, joins the groups and becomes the command.
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), joined, *command],
-            cwd=cwd or folder,
-            env={
-                **quarters.place.variables(),
-                "PYTHONUNBUFFERED": "1",
-                "PYTHONHASHSEED": "0",
-                MARK: str(folder),
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=tuple(inherited),
-            start_new_session=True,
-        )
-        self.pid = self.process.pid
-        self.family = Family(self.pid, str(folder), cgroup=cgroup)
+        self.process = launch(quarters.command(words, cwd), joined, log, cwd, variables, inherited)
+
+    def _start_in_container(
+        self,
+        place: Container,
+        words: Sequence[str],
+        quarters: Quarters,
+        log: IO[bytes],
+        inherited: Sequence[int],
+        cwd: Path,
+        variables: dict[str, str],
+    ) -> None:
+        """Start it as the engine's child: ours is only the engine's command line, which is told what comes out.
+
+        The engine puts the container into control groups of its own, with the limits that it is given; and the program is
+        known by its mark, in there as anywhere.
+        """
+        self.limits = Limits(place.engine.memory, place.engine.processes)
+        container = self._container = InContainer(place.engine, f"turntable-{cgroup_name(quarters.folder)}")
+        try:
+            mounts = Mounts((quarters.folder, *quarters.read), quarters.write, quarters.hidden)
+            cards = quarters.device.startswith("cuda")
+            allowance = Allowance(quarters.most_memory_bytes, quarters.most_processes, cards)
+            command = place.start(container.name, container.door.folder, mounts, allowance)
+            process = self.process = launch(command, "-", log, Path("/"), dict(os.environ), ())
+        except BaseException:
+            container.end()
+            raise
+        container.door.hand_over(message(words, cwd, variables), inherited, lambda: process.poll() is None)
 
     def end(self, grace_s: float = GRACE_S) -> None:
         """End it and everything that it started: asked first, killed after a grace period."""
@@ -136,10 +179,20 @@ class RunProcess:
         if self._cgroup is not None:
             self._cgroup.remove()
         self.limits.remove()
+        if self._container is not None:
+            self._container.end()
+
+    @property
+    def in_container(self) -> bool:
+        """Whether it is an engine's child, and not ours."""
+        return self._container is not None
 
     def why_it_died(self) -> WorkerFailed:
         """What its end means for the run."""
         status = self.process.returncode
+        if self._container is not None and status in NOT_STARTED:
+            lines = self._log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+            return WorkerFailed(printable(f"{self._container.engine.name} could not run it: {lines[-1]}"))
         if self._walled and status is not None and 128 < status < 128 + signal.NSIG:
             status = 128 - status  # so says the wall, as a shell would, of who died inside by a signal
         out_of_memory = out_of_memory_kills() > self.kills_before
@@ -149,6 +202,60 @@ class RunProcess:
             else WorkerFailed
         )
         return kind(describe_end(status, out_of_memory))
+
+
+class InContainer:
+    """The container of one run: there is never a second one, and none is left."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        """Make sure that none of that name is left by a killed supervisor, and open the door.
+
+        Raises:
+            OSError: no door can be made.
+        """
+        self.engine = engine
+        self.name = name
+        engine.remove_container(name)
+        self.door = Door()
+
+    def end(self) -> None:
+        """Kill it, if it lives still, and see that the engine has forgotten it."""
+        self.door.close()
+        self.engine.remove_container(self.name)
+
+
+def launch(
+    command: Sequence[str],
+    groups: str,
+    log: IO[bytes],
+    cwd: Path,
+    variables: dict[str, str],
+    inherited: Sequence[int],
+) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own, that dies with us.
+
+    Args:
+        command: the program and its arguments.
+        groups: as :mod:`turntable.worker.launch` takes them.
+        log: where its output goes.
+        cwd: the folder that it works in.
+        variables: its environment's.
+        inherited: descriptors that it keeps.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    # Isolated, and without site: it only asks to die with us, joins the groups and becomes the command.
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), groups, *command],
+        cwd=cwd,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=tuple(inherited),
+        start_new_session=True,
+    )
 
 
 class WorkerProcess:
@@ -266,6 +373,8 @@ class WorkerProcess:
 
     def resident_bytes(self) -> int:
         """Memory that the worker has resident, in bytes; not what it started."""
+        if self._run.in_container:
+            return max((rss_bytes(member) for member in self._run.family.members()), default=0)
         with contextlib.suppress(psutil.Error):
             # Inside of walls it is the child of their own processes, which hold next to nothing.
             process = psutil.Process(self.pid)
@@ -279,6 +388,13 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._run.process.wait(GRACE_S)
         self.end()
+
+
+def rss_bytes(process: psutil.Process) -> int:
+    """Memory that a process has resident, in bytes; 0 if it is gone."""
+    with contextlib.suppress(psutil.Error):
+        return process.memory_info().rss
+    return 0
 
 
 def printable(cause: str) -> str:

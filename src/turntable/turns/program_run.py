@@ -120,13 +120,12 @@ class ProgramRun(Supervisor):
             words = command.words(template, self._values(grant))
         except TurntableError as error:
             raise WorkerFailed(printable(str(error))) from error
-        found = shutil.which(words[0], path=self.place.variables()["PATH"])
-        if found is None and not (self.method.folder / words[0]).exists():
+        if not self.place.has_program(words[0], self.method.folder):
             raise WorkerFailed(f"there is no program {words[0]!r} to {stage} with")
         with self.folder.log_path.open("ab") as log:
             self._process = RunProcess(
                 words,
-                Quarters(self.folder.path, self.place, write=(self._out,)),
+                Quarters(self.folder.path, self.place, write=(self._out,), device=grant.device.name),
                 log,
                 (self._worker_lock.fileno(), grant.device_lock),
                 cwd=self.method.folder,

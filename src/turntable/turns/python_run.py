@@ -67,7 +67,7 @@ class PythonRun(Supervisor):
     def _start(self, grant: Grant) -> None:
         with self.folder.log_path.open("ab") as log:
             self._worker = WorkerProcess(
-                self._quarters(),
+                self._quarters(grant.device.name),
                 log,
                 (self._worker_lock.fileno(), grant.device_lock),
                 self.patience.message_s,
@@ -92,7 +92,7 @@ class PythonRun(Supervisor):
         worker.tick = self._tick
         recover_scores(self.folder, self.task, self.record)
 
-    def _quarters(self) -> Quarters:
+    def _quarters(self, device: str) -> Quarters:
         """The capture can be read, but for what is held out; only answers and checkpoints can be written."""
         run = self.folder.path
         write = tuple(run / name for name in (self._checkpoints.name, *self.task.answers))
@@ -104,6 +104,7 @@ class PythonRun(Supervisor):
             (self.task.folder,),
             write,
             self.task.held_out_files(),
+            device,
         )
 
     def _tick(self) -> None:

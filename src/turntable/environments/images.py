@@ -1,0 +1,569 @@
+"""Environments of kind ``container``: images, named by a digest or built from a Dockerfile beside ``method.toml``.
+
+An image lies with the container engine, not in the bench; ``environments/<hash of its recipe>/image.json`` says which one
+it is, and a tag of this bench's own keeps the engine from tidying it away. The recipe is the digest, or the bytes of the
+Dockerfile and of the files that it may copy (``context`` under ``[environment]``): what else lies in the method's folder is
+mounted when it runs, so that changing the method's code builds nothing anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import TurntableError, disk_error, unknown_name
+from ..files import read_json, sha256_of, write_json, write_text
+from .container import confined
+from .engine import LABEL, Engine
+from .environment import remove_tree, try_lock
+from .recipe import platform_name
+from .uv import words_of
+
+FORMAT = 1
+"""Counts the changes of how images are built, so that one built otherwise isn't taken for it."""
+
+NOTE = "image.json"
+DOCKERFILE = "Dockerfile"
+KEYS = ("kind", "image", "python", "context", "network")
+IMAGES, ARCHIVE = "images", "image.tar"
+"""The folder of the store, and the file in it, of an image that came with a pack or goes into one."""
+
+NAME_IN_INDEX = "io.containerd.image.name"
+LARGEST_LIST = 1 << 20
+NOT_CONTEXT = frozenset({"__pycache__", ".git"})
+OLDEST_PYTHON = (3, 8)
+
+_BY_DIGEST = re.compile(r"(?P<registry>[^/]+)/(?P<path>[a-z0-9._/-]+)(?::[\w.-]+)?@sha256:[0-9a-f]{64}")
+
+_LOOK = (
+    "import json, sys, numpy;"
+    "print(json.dumps({'version': list(sys.version_info[:3]), 'numpy': numpy.__version__}))"
+)
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """What an environment of kind ``container`` is made from.
+
+    Args:
+        folder: the method's.
+        python: the image's Python that the worker runs on: a name, or a path inside.
+        image: an image by its digest; "" where there is a Dockerfile.
+        files: path and content, as a sha256, of the Dockerfile and of each file that it may copy; () where there is an
+            image.
+    """
+
+    folder: Path
+    python: str
+    image: str = ""
+    files: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """The environment's name: 16 hexadecimal digits."""
+        lines = [f"turntable image {FORMAT}", platform_name(), f"python {self.python}", f"image {self.image}"]
+        lines += [f"{path}\0{content}" for path, content in self.files]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that a method lives in.
+
+    Args:
+        folder: where its note lies.
+        document: what ``image.json`` says: ``id``, ``engine``, ``tag``, ``python``, ``numpy``, ``bytes`` …
+    """
+
+    folder: Path
+    document: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Its name: the hash of its recipe."""
+        return self.folder.name
+
+
+def read_image_recipe(folder: Path, environment: dict[str, Any]) -> ImageRecipe:
+    """Read the recipe of an image.
+
+    Args:
+        folder: the method's.
+        environment: ``[environment]`` of its ``method.toml``.
+
+    Raises:
+        TurntableError: neither an image nor a Dockerfile, both, an image without its digest, or a file that isn't there.
+    """
+    path = folder / "method.toml"
+    for key in environment:
+        if key not in KEYS:
+            raise unknown_name(f"key of [environment] in {path}:", key, KEYS)
+    python = environment.get("python", "python3")
+    if not isinstance(python, str) or not python or any(character.isspace() for character in python):
+        raise TurntableError(
+            f"{path}: environment.python is the name or path of a Python in the image, not {python!r}."
+        )
+    image, has_dockerfile = environment.get("image"), (folder / DOCKERFILE).is_file()
+    if image is None and not has_dockerfile:
+        raise TurntableError(
+            f"{path}: an environment of kind 'container' needs image = \"…@sha256:…\", or a {DOCKERFILE} beside method.toml."
+        )
+    if image is None:
+        return ImageRecipe(folder, python, files=tuple(_files(folder, environment.get("context", []))))
+    if has_dockerfile or "context" in environment:
+        there = f"a {DOCKERFILE}" if has_dockerfile else "context"
+        raise TurntableError(
+            f"{path}: there is an image and {there}; a method lives in one of them. Take one away."
+        )
+    return ImageRecipe(folder, python, _by_digest(path, image))
+
+
+def _by_digest(path: Path, image: Any) -> str:
+    found = _BY_DIGEST.fullmatch(image) if isinstance(image, str) else None
+    if found is None:
+        raise TurntableError(
+            f"{path}: environment.image names an image by its digest, docker.io/name@sha256:…, not {image!r}: what a tag "
+            f"stands for changes. turntable env lock {path.parent} finds the digest of a tag."
+        )
+    registry = found["registry"]
+    if registry != "localhost" and not set(".:") & set(registry):
+        raise TurntableError(
+            f"{path}: environment.image begins with a registry, since engines look in different ones: "
+            f"docker.io/{image}, for instance."
+        )
+    return str(image)
+
+
+def _files(folder: Path, context: Any) -> Iterator[tuple[str, str]]:
+    """Path and content of the Dockerfile and of what it may copy, in order of the paths.
+
+    Raises:
+        TurntableError: ``context`` isn't a list of files and folders inside of ``folder``.
+    """
+    path = folder / "method.toml"
+    if not isinstance(context, list) or not all(isinstance(name, str) for name in context):
+        raise TurntableError(
+            f"{path}: environment.context must be a list of files and folders, not {context!r}."
+        )
+    found = {folder / DOCKERFILE}
+    for name in context:
+        place = folder / name
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not place.exists():
+            raise TurntableError(
+                f"{path}: environment.context names what lies in the method's folder, and {name!r} doesn't."
+            )
+        found |= {place} if place.is_file() else {one for one in place.rglob("*") if is_content(one)}
+    for one in sorted(found):
+        relative = one.relative_to(folder)
+        if not NOT_CONTEXT & set(relative.parts) and one.suffix != ".pyc":
+            yield relative.as_posix(), _content(one)
+
+
+def is_content(path: Path) -> bool:
+    """Whether a path is something that a Dockerfile can copy by itself: a file, or a link, wherever that leads."""
+    return path.is_symlink() or path.is_file()
+
+
+def _content(path: Path) -> str:
+    """A text that stands for a file, and whether it can be executed, or for a link: copied, it stays one."""
+    if path.is_symlink():
+        return f"link {path.readlink()}"
+    return sha256_of(path) + (" executable" if path.stat().st_mode & 0o100 else "")
+
+
+class Images:
+    """The images that the methods of a bench live in, with one engine."""
+
+    def __init__(self, bench: Path, engine: Engine) -> None:
+        """Those of a bench's folder."""
+        self.folder = bench / "environments"
+        self.store = bench / "store"
+        self.engine = engine
+
+    def find(self, recipe: ImageRecipe) -> Image | None:
+        """The image of a recipe, if the engine has it."""
+        image = read_note(self.folder / recipe.hash)
+        if image is None or image.document["engine"] != self.engine.name:
+            return None
+        return image if self.engine.inspect(image.document["id"]) is not None else None
+
+    def build(self, recipe: ImageRecipe, say: Callable[[str], None], from_dockerfile: bool = True) -> Image:
+        """Have the image of a recipe; two who want the same wait for each other.
+
+        Args:
+            recipe: what it is made from.
+            say: told what is being done, a line each.
+            from_dockerfile: whether it may be built, which runs what the Dockerfile says; else it is fetched only.
+
+        Raises:
+            TurntableError: it can't be had; a log is left at ``environments/<hash>.log``, and nothing else.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / f".{recipe.hash}.lock").open("a") as lock:
+                if not try_lock(lock.fileno()):
+                    say(f"Image {recipe.hash} is being made by another turntable; waiting …")
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                if (found := self.find(recipe)) is not None:
+                    return found
+                packed = archive_of(self.store, recipe.hash).is_file()
+                if not recipe.image and not from_dockerfile and not packed:
+                    raise TurntableError(
+                        f"The image of {recipe.folder.name} has to be built, which runs what its {DOCKERFILE} says: "
+                        f"turntable env build {recipe.folder.name} does it, if you trust it."
+                    )
+                return self._build(recipe, say)
+        except OSError as error:
+            raise disk_error(error, f"the environments in {self.folder}") from error
+
+    def _build(self, recipe: ImageRecipe, say: Callable[[str], None]) -> Image:
+        log = self.folder / f"{recipe.hash}.log"
+        log.unlink(missing_ok=True)
+        began = time.monotonic()
+        tag = self._tag(recipe)
+        had_before = bool(recipe.image) and self.engine.inspect(recipe.image) is not None
+        archive = archive_of(self.store, recipe.hash)
+        try:
+            if archive.is_file() and not had_before:
+                say(f"Image {recipe.hash}: taking it from {archive} …")
+                id = load(self.engine, archive, recipe.hash, log)
+                self.engine.call("tag", id, tag, what="naming the image", log=log)
+                forget(self.engine, packed_name(recipe.hash), had_before=True)
+            elif recipe.image:
+                id = self._fetch(recipe.image, had_before, log, say)
+                self.engine.call("tag", id, tag, what="naming the image", log=log)
+            else:
+                id = self._build_dockerfile(recipe, tag, log, say)
+            found = self.engine.inspect(id)
+            assert found is not None, f"{self.engine.name} lost the image {id}"
+            python = self._look(recipe, id, log)
+            document = {
+                "format": FORMAT,
+                "hash": recipe.hash,
+                "platform": platform_name(),
+                "engine": self.engine.name,
+                "id": id,
+                "tag": tag,
+                "reference": recipe.image,
+                "had_before": had_before,
+                **python,
+                "bytes": int(found.get("Size") or 0),
+                "built": time.time(),
+                "seconds": round(time.monotonic() - began, 2),
+            }
+            (self.folder / recipe.hash).mkdir(exist_ok=True)
+            write_json(self.folder / recipe.hash / NOTE, document)
+        except BaseException as error:
+            forget(self.engine, tag, had_before)
+            if not isinstance(error, TurntableError):
+                raise
+            told = f" All of it: {log}" if log.exists() else ""
+            said = str(error).rstrip(".")
+            raise TurntableError(f"The image of {recipe.folder.name} can't be had. {said}.{told}") from error
+        log.unlink(missing_ok=True)
+        return Image(self.folder / recipe.hash, document)
+
+    def archive(self, image: Image, say: Callable[[str], None]) -> Path:
+        """Have an image as a file in the store, for packs; one that is there stays as it is.
+
+        Raises:
+            TurntableError: the engine can't write it.
+        """
+        path = archive_of(self.store, image.hash)
+        if path.is_file():
+            return path
+        say(f"Writing image {image.hash} into the store ({image.document['bytes'] / 1e9:.1f} GB) …")
+        name = packed_name(image.hash)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as scratch:
+            aside = Path(scratch) / ARCHIVE
+            self.engine.call("tag", image.document["id"], name, what="naming the image")
+            try:
+                self.engine.call("save", "--output", str(aside), name, what=f"writing image {image.hash}")
+            finally:
+                forget(self.engine, name, had_before=True)
+            aside.rename(path)
+        return path
+
+    def _tag(self, recipe: ImageRecipe) -> str:
+        """The name by which this bench holds an image: another bench's tag of the same image is its own."""
+        bench = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:8]
+        return f"localhost/turntable/{bench}:{recipe.hash}"
+
+    def _fetch(self, reference: str, had_before: bool, log: Path, say: Callable[[str], None]) -> str:
+        if not had_before:
+            say(f"Fetching {reference} …")
+            self.engine.call("pull", reference, what=f"fetching {reference}", log=log)
+        found = self.engine.inspect(reference)
+        if found is None:
+            raise TurntableError(f"{self.engine.name} fetched {reference}, and doesn't know it.")
+        return str(found["Id"])
+
+    def _build_dockerfile(self, recipe: ImageRecipe, tag: str, log: Path, say: Callable[[str], None]) -> str:
+        for base in bases_by_tag((recipe.folder / DOCKERFILE).read_text(errors="replace")):
+            say(
+                f"FROM {base} names a tag, which may stand for another image tomorrow; with its digest (@sha256:…) it can't."
+            )
+        say(f"Image {recipe.hash}: building {recipe.folder / DOCKERFILE} with {self.engine.name} …")
+        with tempfile.TemporaryDirectory(prefix="turntable-image-") as scratch:
+            # What was hashed is what the engine gets: no more, and no .dockerignore has a say in it.
+            context = Path(scratch) / "context"
+            for relative, _ in recipe.files:
+                (context / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(recipe.folder / relative, context / relative, follow_symlinks=False)
+            answer = Path(scratch) / "id"
+            try:
+                self.engine.call(
+                    "build", "--label", LABEL, "--tag", tag, "--iidfile", str(answer),
+                    "--file", str(context / DOCKERFILE), str(context),
+                    what=f"building {recipe.folder / DOCKERFILE}", log=log,
+                )  # fmt: skip
+            except TurntableError as error:
+                copied = [name for name, _ in recipe.files if name != DOCKERFILE]
+                raise TurntableError(
+                    f'{error}. It may copy {", ".join(copied[:5]) or "nothing"}: context = ["…"] under [environment] names '
+                    "what."
+                ) from error
+            return answer.read_text().strip().removeprefix("sha256:")
+
+    def _look(self, recipe: ImageRecipe, id: str, log: Path) -> dict[str, str]:
+        """The versions of the image's Python and NumPy, asked of them.
+
+        Raises:
+            TurntableError: there is no such Python, it is too old, or it has no NumPy.
+        """
+        words = [
+            self.engine.program, "run", "--rm", "--pull", "never", "--log-driver", "none",
+            *confined(self.engine, network=False), "--entrypoint", recipe.python, id, "-c", _LOOK,
+        ]  # fmt: skip
+        answer = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        )
+        with log.open("a") as file:
+            file.write(f"$ {' '.join(words)}\n{answer.stdout}{answer.stderr}\n")
+        needs = "Turntable's worker needs a Python from 3.8 on with NumPy in the image"
+        if answer.returncode != 0:
+            last = words_of((answer.stderr.strip().splitlines() or [""])[-1])
+            raise TurntableError(
+                f'{needs}, and {recipe.python!r} is none ({last}). Name another (python = "…" under [environment]), or '
+                "install them in the image."
+            )
+        try:
+            found = json.loads(answer.stdout.strip().splitlines()[-1])
+            version = [int(part) for part in found["version"]]
+            numpy = str(found["numpy"])
+        except (ValueError, IndexError, KeyError, TypeError):
+            raise TurntableError(f"{needs}; {recipe.python!r} answered {answer.stdout[:100]!r}.") from None
+        written = ".".join(map(str, version))
+        if tuple(version[:2]) < OLDEST_PYTHON:
+            raise TurntableError(f"{needs}; {recipe.python!r} is Python {written}.")
+        return {"python": written, "numpy": numpy}
+
+
+def archive_of(store: Path, hash: str) -> Path:
+    """Where a store has an image as a file."""
+    return store / IMAGES / hash / ARCHIVE
+
+
+def packed_name(hash: str) -> str:
+    """The name that an image has in an archive: the same in every bench."""
+    return f"localhost/turntable/packed:{hash}"
+
+
+def load(engine: Engine, archive: Path, hash: str, log: Path) -> str:
+    """Give an engine the image of an archive; its id.
+
+    Raises:
+        TurntableError: it isn't an image's archive, or would give the engine another image under a name of the user's.
+    """
+    name = packed_name(hash)
+    try:
+        names = names_in(archive)
+    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TurntableError(f"{archive} is no image, or damaged ({error!r}).") from None
+    if names != {name}:
+        raise TurntableError(
+            f"{archive} would bring the names {', '.join(sorted(names)) or '(none)'} into {engine.name}, not {name} alone. "
+            "It is not loaded."
+        )
+    engine.call("load", "--input", str(archive), what=f"loading {archive}", log=log)
+    found = engine.inspect(name)
+    if found is None:
+        raise TurntableError(f"{archive} holds no image that {engine.name} understands.")
+    return str(found["Id"])
+
+
+def names_in(archive: Path) -> set[str]:
+    """The names that loading an archive of an image gives, by any of the three lists that engines read.
+
+    Raises:
+        tarfile.TarError, ValueError, KeyError, TypeError, AttributeError: it is no such archive.
+    """
+    names: set[str] = set()
+    with tarfile.open(archive, "r:") as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isreg() and member.size < LARGEST_LIST else None
+            if file is None:
+                continue
+            match str(PurePosixPath(member.name)):
+                case "manifest.json":
+                    names |= {name for image in json.load(file) for name in image["RepoTags"] or ()}
+                case "repositories":
+                    names |= {f"{name}:{tag}" for name, tags in json.load(file).items() for tag in tags}
+                case "index.json":
+                    notes = [entry.get("annotations", {}) for entry in json.load(file)["manifests"]]
+                    names |= {note[NAME_IN_INDEX] for note in notes if NAME_IN_INDEX in note}
+                case _:
+                    pass
+    return names
+
+
+def bases_by_tag(dockerfile: str) -> list[str]:
+    """The images that a Dockerfile builds on and doesn't name by their digests."""
+    stages: set[str] = {"scratch"}
+    found: list[str] = []
+    for line in dockerfile.splitlines():
+        words = [word for word in line.split() if not word.startswith("--")]
+        if len(words) > 1 and words[0].upper() == "FROM":
+            if words[1].lower() not in stages and "@sha256:" not in words[1]:
+                found.append(words[1])
+            if len(words) > 3 and words[2].upper() == "AS":
+                stages.add(words[3].lower())
+    return found
+
+
+def export(recipe: ImageRecipe, form: str) -> str:
+    """An image as others can have it: a Dockerfile.
+
+    Raises:
+        TurntableError: another form is asked for.
+    """
+    if form != "dockerfile":
+        raise TurntableError(
+            f"An image has no list of packages to export; it is exported as dockerfile, not as {form}."
+        )
+    if recipe.image:
+        return f"FROM {recipe.image}\n"
+    return (recipe.folder / DOCKERFILE).read_text(encoding="utf-8")
+
+
+def pin(folder: Path, environment: dict[str, Any], engine: Engine, say: Callable[[str], None]) -> Path:
+    """Write the digest of an image that is named by a tag into ``method.toml``; the file.
+
+    Args:
+        folder: the method's.
+        environment: ``[environment]`` of its ``method.toml``.
+        engine: asks the registry.
+        say: told what is being done, a line each.
+
+    Raises:
+        TurntableError: there is nothing to lock, or no such image.
+    """
+    path, image = folder / "method.toml", environment.get("image")
+    if image is None:
+        raise TurntableError(
+            f"There is nothing to lock in {folder}: its {DOCKERFILE} is the recipe. What it builds on is pinned by "
+            "FROM name@sha256:…"
+        )
+    if isinstance(image, str) and "@" in image:
+        raise TurntableError(f"There is nothing to lock in {folder}: {image} is named by its digest already.")
+    text = path.read_text(encoding="utf-8")
+    if not isinstance(image, str) or text.count(f'"{image}"') != 1:
+        raise TurntableError(
+            f'{path}: environment.image must be a text in double quotes, "docker.io/…", not {image!r}.'
+        )
+    say(f"Fetching {image} …")
+    engine.call("pull", image, what=f"fetching {image}")
+    digests = (engine.inspect(image) or {}).get("RepoDigests") or []
+    if not digests:
+        raise TurntableError(
+            f"{engine.name} knows no digest of {image}: it was made here, and comes from no registry."
+        )
+    # A port has a colon too, but stands before the last slash.
+    before, slash, last = image.rpartition("/")
+    pinned = f"{before}{slash}{last.partition(':')[0]}@{digests[0].rpartition('@')[2]}"
+    _by_digest(path, pinned)
+    write_text(path, text.replace(f'"{image}"', f'"{pinned}"'))
+    say(f"{image} is {pinned}")
+    return path
+
+
+def read_note(folder: Path) -> Image | None:
+    """What is noted of an image in an environment's folder; None where nothing is.
+
+    Raises:
+        TurntableError: the note is damaged.
+    """
+    path = folder / NOTE
+    return Image(folder, read_json(path)) if path.is_file() else None
+
+
+def all_images(bench: Path) -> list[Image]:
+    """The images that are noted in a bench's folder, whichever engine has them, in order of their hashes."""
+    found = []
+    for path in sorted((bench / "environments").glob(f"*/{NOTE}")):
+        image = read_note(path.parent)
+        if image is not None and not path.parent.name.startswith("."):
+            found.append(image)
+    return found
+
+
+def forget(engine: Engine, tag: str, had_before: bool) -> None:
+    """Give up this bench's name of an image; the engine removes one that has no other name, unless it had it before."""
+    words = ("untag", tag) if had_before and engine.name == "podman" else ("rmi", tag)
+    with contextlib.suppress(TurntableError):  # it is gone already
+        engine.call(*words, what="removing the image")
+
+
+def remove_image(image: Image, engine: Engine | None) -> None:
+    """Remove an image from a bench, and from the engine that has it.
+
+    Args:
+        image: which.
+        engine: the one that has it; None where it isn't there any more: then the bench alone forgets it.
+    """
+    if engine is not None:
+        forget(engine, image.document["tag"], image.document["had_before"])
+    remove_tree(image.folder)
+
+
+def prune_images(bench: Path, keep: Collection[str], engine_of: Callable[[str], Engine | None]) -> int:
+    """Remove every image but those of some recipes, and what is left of containers that ended badly.
+
+    Args:
+        bench: the bench's folder.
+        keep: the hashes of the recipes.
+        engine_of: an engine by its name; None where it isn't there.
+
+    Returns:
+        The bytes that the images had, layers that others share with them among them.
+    """
+    freed = 0
+    engines: dict[str, Engine] = {}
+    for image in all_images(bench):
+        engine = engine_of(image.document["engine"])
+        if engine is not None:
+            engines[engine.name] = engine
+        if image.hash not in keep:
+            remove_image(image, engine)
+            freed += image.document["bytes"]
+    for archive in (bench / "store" / IMAGES).glob(f"*/{ARCHIVE}"):
+        if archive.parent.name not in keep:
+            freed += archive.stat().st_size
+            remove_tree(archive.parent)
+    for engine in engines.values():
+        with contextlib.suppress(TurntableError):
+            engine.call("container", "prune", "--force", "--filter", f"label={LABEL}", what="tidying")
+    return freed

@@ -1,0 +1,680 @@
+"""Methods in images: what an engine is told, by tables; and what comes of it, with every engine that is here.
+
+The images are made from this machine's own Python, so that no registry is needed. Where neither Podman nor Docker starts a
+container, the second half is skipped and says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from conftest import METHOD_CODE, METHOD_TOML, make_capture
+from environments.rootfs import write_rootfs
+from turntable import moving
+from turntable.bench import Bench
+from turntable.environments import build, engine, export, images_of, lock, place_of, prune, remove
+from turntable.environments.container import (
+    DOOR,
+    Allowance,
+    Container,
+    Mounts,
+    confined,
+    why_not,
+)
+from turntable.environments.engine import Engine, look, understood
+from turntable.environments.images import (
+    all_images,
+    bases_by_tag,
+    load,
+    names_in,
+    packed_name,
+    read_image_recipe,
+)
+from turntable.errors import TurntableError
+from turntable.jobs import RunRequest, plan, work
+from turntable.methods.spec import Method
+from turntable.record import State
+from turntable.run import Budget, RunFolder
+from turntable.turns.identity import started
+from turntable.turns.process import Quarters, RunProcess
+from turntable.turns.watcher import Watcher
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+ROOT_PODMAN = Engine("podman", "/usr/bin/podman", "4.3.1", rootless=False, memory=True, processes=True)
+USERS_PODMAN = Engine("podman", "/usr/bin/podman", "5.0.0", rootless=True, memory=False, processes=True)
+DOCKER = Engine("docker", "/usr/bin/docker", "27.0", rootless=False, memory=True, processes=True)
+USERS_DOCKER = Engine("docker", "/usr/bin/docker", "27.0", rootless=True, memory=True, processes=False)
+
+
+def quiet(text: str) -> None:
+    """Nobody is told."""
+
+
+def pairs(words: list[str]) -> list[tuple[str, str]]:
+    return list(itertools.pairwise(words))
+
+
+def command(
+    of: Engine, tmp_path: Path, network: bool = False, cards: bool = False, **mounts: Any
+) -> list[str]:
+    place = Container(
+        environment="e", python=Path("python3"), programs=Path("/"), read=(tmp_path,), network=network,
+        engine=of, image="abc",
+    )  # fmt: skip
+    return place.start("turntable-1", Path("/door"), Mounts((), **mounts), Allowance(1 << 30, 4096, cards))
+
+
+@pytest.mark.parametrize("of", [ROOT_PODMAN, USERS_PODMAN, DOCKER, USERS_DOCKER])
+def test_every_engine_puts_up_the_same_walls(of: Engine, tmp_path: Path) -> None:
+    words = command(of, tmp_path)
+    assert words[:2] == [of.program, "run"]
+    assert {"--rm", "--read-only"} <= set(words) and not {"--privileged", "-v", "--volume"} & set(words)
+    assert {
+        ("--network", "none"),
+        ("--cap-drop", "all"),
+        ("--security-opt", "no-new-privileges"),
+        ("--pull", "never"),
+        ("--name", "turntable-1"),
+        ("--entrypoint", "python3"),
+        ("--mount", f"type=bind,source=/door,target={DOOR},readonly"),
+        ("--mount", f"type=bind,source={tmp_path},target={tmp_path},readonly"),
+    } <= set(pairs(words))
+    assert words[words.index("abc") + 1 :][:2] == ["-I", "-S"], "what follows the image is the worker's alone"
+
+
+def test_the_network_is_the_engines_own_where_a_method_asks_for_it(tmp_path: Path) -> None:
+    assert "--network" not in command(ROOT_PODMAN, tmp_path, network=True)
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        (ROOT_PODMAN, ["--user", f"{os.getuid()}:{os.getgid()}"]),
+        (USERS_PODMAN, ["--userns", "keep-id"]),
+        (DOCKER, ["--user", f"{os.getuid()}:{os.getgid()}"]),
+        (USERS_DOCKER, ["--user", "0:0"]),
+    ],
+)
+def test_what_a_container_writes_is_the_users(of: Engine, expected: list[str]) -> None:
+    assert of.user() == expected
+    assert expected[-1] in confined(of, network=False)
+
+
+@pytest.mark.parametrize(
+    ("of", "memory", "processes"),
+    [(ROOT_PODMAN, True, True), (USERS_PODMAN, False, True), (USERS_DOCKER, True, False)],
+)
+def test_an_engine_is_only_asked_for_limits_that_it_has(
+    of: Engine, memory: bool, processes: bool, tmp_path: Path
+) -> None:
+    words = command(of, tmp_path)
+    assert (("--memory", str(1 << 30)) in pairs(words)) == memory
+    assert (("--pids-limit", "4096") in pairs(words)) == processes
+
+
+def test_cards_come_by_cdi_in_podman_and_by_its_own_option_in_docker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "CDI_FOLDERS", (str(tmp_path / "cdi"),))
+    assert ("--gpus", "all") in pairs(command(DOCKER, tmp_path, cards=True))
+    with pytest.raises(TurntableError, match="nvidia-ctk cdi generate"):
+        command(ROOT_PODMAN, tmp_path, cards=True)
+    (tmp_path / "cdi").mkdir()
+    (tmp_path / "cdi" / "nvidia.yaml").write_text("kind: nvidia.com/gpu\n")
+    assert ("--device", "nvidia.com/gpu=all") in pairs(command(ROOT_PODMAN, tmp_path, cards=True))
+    assert not {"--device", "--gpus"} & set(command(ROOT_PODMAN, tmp_path))
+
+
+def test_a_place_is_mounted_once_and_what_is_hidden_lies_on_top(tmp_path: Path) -> None:
+    (inner := tmp_path / "a").mkdir()
+    (photo := inner / "held, out.png").touch()
+    words = Mounts((tmp_path, inner), (inner,), (photo,)).options(Path("/door"))[1::2]
+    assert sorted(words) == sorted(
+        [
+            f"type=bind,source=/door,target={DOOR},readonly",
+            f"type=bind,source={tmp_path},target={tmp_path},readonly",
+            f"type=bind,source={inner},target={inner}",
+            f'type=bind,source=/door/nothing,"target={photo}",readonly',
+        ]
+    )
+
+
+def test_what_names_places_of_this_machine_stays_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LD_LIBRARY_PATH", "CUDA_HOME", "OMP_NUM_THREADS", "COMPANY_TOKEN"):
+        monkeypatch.setenv(name, "7")
+    place = Container(environment="e", python=Path("python3"), programs=Path("/"), engine=DOCKER, image="abc")
+    inside = place.variables()
+    assert inside["OMP_NUM_THREADS"] == "7" and inside["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert not {"PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "COMPANY_TOKEN"} & set(inside)
+
+
+def podmans(rootless: bool, controllers: list[str]) -> dict[str, Any]:
+    return {
+        "host": {"cgroupControllers": controllers, "security": {"rootless": rootless}},
+        "version": {"Version": "4.3.1"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "info", "rootless", "memory", "processes"),
+    [
+        ("podman", podmans(False, ["cpu", "memory", "pids"]), False, True, True),
+        ("podman", podmans(True, []), True, False, False),
+        ("docker", {"ServerVersion": "27", "MemoryLimit": True, "PidsLimit": True, "SecurityOptions": ["name=seccomp"]},
+         False, True, True),
+        ("docker", {"ServerVersion": "27", "SecurityOptions": ["name=seccomp", "name=rootless"]}, True, False, False),
+    ],
+)  # fmt: skip
+def test_an_engine_says_what_it_can_do(
+    name: str, info: dict[str, Any], rootless: bool, memory: bool, processes: bool
+) -> None:
+    found = understood(name, "/bin/" + name, info)
+    assert (found.rootless, found.memory, found.processes) == (rootless, memory, processes)
+
+
+def test_a_command_line_without_its_service_is_no_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "docker"
+    program.write_text('#!/bin/sh\necho \'{"ServerErrors": ["Cannot connect to the daemon"]}\'\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    look.cache_clear()
+    try:
+        assert "Cannot connect to the daemon" in str(look())
+        assert "apt install podman" in str(look("podman"))
+    finally:
+        look.cache_clear()
+
+
+def boxed(folder: Path, environment: str, dockerfile: str | None = None) -> Path:
+    folder.mkdir(parents=True)
+    toml = METHOD_TOML.format(name=folder.name).replace('kind = "host"', f'kind = "container"\n{environment}')
+    (folder / "method.toml").write_text(toml)
+    (folder / "method.py").write_text(METHOD_CODE)
+    if dockerfile is not None:
+        (folder / "Dockerfile").write_text(dockerfile)
+    return folder
+
+
+def recipe_at(folder: Path) -> Any:
+    return read_image_recipe(folder, Method.load(folder).environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "dockerfile", "message"),
+    [
+        ("", None, "needs image"),
+        (f'image = "docker.io/a/b@{DIGEST}"', "FROM scratch\n", "a method lives in one of them"),
+        ('image = "docker.io/a/b:latest"', None, "what a tag stands for changes. turntable env lock"),
+        ('image = "docker.io/a/b@sha256:12"', None, "by its digest"),
+        ("image = 7", None, "by its digest"),
+        (f'image = "a/b@{DIGEST}"', None, "begins with a registry"),
+        ('python = "python3 -u"', "FROM scratch\n", "environment.python is the name or path"),
+        ('context = ["../secrets"]', "FROM scratch\n", "names what lies in the method's folder"),
+        ('context = ["missing"]', "FROM scratch\n", "names what lies in the method's folder"),
+        ('context = "method.py"', "FROM scratch\n", "must be a list"),
+        ('imagee = "x"', "FROM scratch\n", "Did you mean 'image'"),
+    ],
+)
+def test_a_recipe_that_names_no_image_is_refused(
+    environment: str, dockerfile: str | None, message: str, tmp_path: Path
+) -> None:
+    folder = boxed(tmp_path / "m", environment, dockerfile)
+    with pytest.raises(TurntableError, match=message.replace("(", r"\(")):
+        recipe_at(folder)
+
+
+def test_an_image_is_named_by_what_its_dockerfile_can_copy_and_nothing_else(tmp_path: Path) -> None:
+    folder = boxed(tmp_path / "m", 'context = ["data"]', "FROM scratch\nCOPY data /\n")
+    (folder / "data").mkdir()
+    (folder / "data" / "list.txt").write_text("one")
+    first = recipe_at(folder).hash
+    (folder / "method.py").write_text("# the method's own code is mounted, not built in")
+    (folder / "data" / "__pycache__").mkdir()
+    (folder / "data" / "__pycache__" / "x.pyc").write_text("made anew")
+    assert recipe_at(folder).hash == first
+    hashes = {first}
+    (folder / "data" / "list.txt").write_text("two")
+    hashes.add(recipe_at(folder).hash)
+    (folder / "data" / "list.txt").chmod(0o755)
+    hashes.add(recipe_at(folder).hash)
+    (folder / "data" / "link").symlink_to("/nowhere")
+    hashes.add(recipe_at(folder).hash)
+    (folder / "Dockerfile").write_text("FROM scratch\n")
+    hashes.add(recipe_at(folder).hash)
+    assert len(hashes) == 5
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "bases"),
+    [
+        ("FROM scratch\n", []),
+        (f"FROM docker.io/a@{DIGEST}\n", []),
+        ("FROM python:3.11\n", ["python:3.11"]),
+        ("from --platform=linux/amd64 a:1 as base\nFROM base\nFROM b\n", ["a:1", "b"]),
+    ],
+)
+def test_a_base_that_is_named_by_a_tag_is_seen(dockerfile: str, bases: list[str]) -> None:
+    assert bases_by_tag(dockerfile) == bases
+
+
+def archive_with(path: Path, **lists: Any) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in lists.items():
+            data = json.dumps(content).encode()
+            member = tarfile.TarInfo(f"{name}.json" if name != "repositories" else name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"manifest": [{"RepoTags": [packed_name("h"), "docker.io/library/debian:12"]}]},
+        {"manifest": [{"RepoTags": [packed_name("h")]}], "repositories": {"debian": {"12": "0"}}},
+        {
+            "manifest": [{"RepoTags": [packed_name("h")]}],
+            "index": {"manifests": [{"annotations": {"io.containerd.image.name": "debian:12"}}]},
+        },
+        {"manifest": [{"RepoTags": None}]},
+        {"manifest": {"RepoTags": 1}},
+        {"manifest": 3},
+    ],
+)
+def test_an_archive_that_would_take_another_images_name_is_not_loaded(
+    lists: dict[str, Any], tmp_path: Path
+) -> None:
+    never = Engine("podman", "/bin/false", "0", rootless=True, memory=False, processes=False)
+    with pytest.raises(TurntableError, match=r"not loaded|no image, or damaged"):
+        load(never, archive_with(tmp_path / "image.tar", **lists), "h", tmp_path / "log")
+
+
+# With real engines from here on.
+
+
+@functools.lru_cache
+def usable(name: str) -> Engine | str:
+    found = look(name)
+    return found if isinstance(found, str) else why_not(found) or found
+
+
+@pytest.fixture(scope="module", params=["podman", "docker"])
+def real(request: pytest.FixtureRequest) -> Engine:
+    found = usable(request.param)
+    if isinstance(found, str):
+        pytest.skip(f"{request.param} starts no container here: {found}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("rootfs") / "rootfs.tar"
+    write_rootfs(target)
+    return target
+
+
+def bench_with(folder: Path, of: Engine) -> Bench:
+    bench = Bench(folder)
+    bench.make()
+    (folder / "bench.toml").write_text(f'format = 1\n[containers]\nengine = "{of.name}"\n')
+    return bench
+
+
+@pytest.fixture(scope="module")
+def bench(real: Engine, rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A bench with a method that lives in an image of a Dockerfile, built."""
+    bench = bench_with(tmp_path_factory.mktemp("contained") / "bench", real)
+    make_capture(bench.captures_folder / "small")
+    folder = boxed(
+        bench.methods_folder / "boxed", 'context = ["rootfs.tar"]', "FROM scratch\nADD rootfs.tar /\n"
+    )
+    os.link(rootfs, folder / "rootfs.tar")
+    with pytest.raises(TurntableError, match="turntable env build boxed"):
+        place_of(bench, bench.method("boxed"), True, quiet)
+    build(bench, bench.method("boxed"), quiet)
+    yield bench
+    for image in all_images(bench.folder):
+        remove(bench, image.hash)
+    assert left(real) == ""
+
+
+def names_of(of: Engine) -> set[str]:
+    """The names of all images that an engine has."""
+    return set(of.call("images", "--format", "{{.Repository}}:{{.Tag}}", what="listing").split())
+
+
+def left(of: Engine) -> str:
+    """The containers of ours that are there still."""
+    return of.call("ps", "--all", "--quiet", "--filter", "label=turntable", what="listing")
+
+
+def variant(bench: Bench, name: str, code: str = METHOD_CODE, extra: str = "") -> None:
+    """Another method in the same image."""
+    if not (folder := bench.methods_folder / name).exists():
+        shutil.copytree(bench.methods_folder / "boxed", folder, copy_function=os.link)
+        (folder / "method.toml").unlink()
+    toml = (bench.methods_folder / "boxed" / "method.toml").read_text()
+    (folder / "method.toml").write_text(toml.replace('name = "boxed"', f'name = "{name}"') + extra)
+    (folder / "method.py").unlink(missing_ok=True)
+    (folder / "method.py").write_text(code)
+
+
+def let_run(bench: Bench, method: str, *settings: str, steps: int = 8) -> RunFolder:
+    wanted = RunRequest((method,), Budget(steps=steps), settings=settings, fresh=True)
+    folders = plan(bench, bench.capture("small"), wanted)
+    work(bench, folders, wanted.handling, Watcher())
+    return folders[0]
+
+
+def test_a_method_in_an_image_is_trained_and_scored(bench: Bench, real: Engine) -> None:
+    run = let_run(bench, "boxed")
+    assert bench.row(run.id).state is State.DONE and bench.record.scores(run.id)
+    (image,) = all_images(bench.folder)
+    assert run.asked().versions["environment"] == image.hash
+    assert image.document["engine"] == real.name and real.inspect(image.document["id"]) is not None
+    assert "hello from the method" in run.log_path.read_text()
+    written = [path for path in run.path.rglob("*") if path.is_file()]
+    assert {path.stat().st_uid for path in written} == {os.getuid()}
+    assert left(real) == ""
+
+
+LOOKS = """
+import ctypes, json, os, socket
+import numpy as np
+from pathlib import Path
+
+def attempt(what, *arguments):
+    try:
+        return repr(what(*arguments))[:200]
+    except BaseException as error:
+        return type(error).__name__
+
+class Method:
+    def __init__(self, views, settings, seed, device):
+        plan = json.loads(settings["plan"])
+        found = {}
+        for path in plan["read"]:
+            ctypes.CDLL(None).umount2(path.encode(), 2)
+            found["read " + path] = attempt(lambda: Path(path).read_bytes())
+            found["list " + path] = attempt(os.listdir, path)
+        for path in plan["write"]:
+            found["write " + path] = attempt(lambda: Path(path).write_text("was here"))
+        found["connect"] = attempt(socket.create_connection, tuple(plan["connect"]), 3)
+        found["pids"] = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+        found["environment"] = sorted(os.environ)
+        found["capabilities"] = [line for line in open("/proc/self/status") if line.startswith("CapEff")]
+        found["open"] = sorted(os.readlink("/proc/self/fd/" + name) for name in os.listdir("/proc/self/fd")
+                               if os.path.exists("/proc/self/fd/" + name))
+        self.found = found
+
+    def step(self):
+        return {"loss": 0.0}
+
+    def render(self, camera):
+        return {"image": np.zeros((camera.height, camera.width, 3))}
+
+    def save(self, folder):
+        (folder / "found.json").write_text(json.dumps(self.found))
+
+    def load(self, folder):
+        pass
+"""
+
+
+def test_nothing_is_seen_written_or_reached_but_what_is_its_own(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant(bench, "looks", LOOKS, '[settings.plan]\ndefault = "{}"\nhelp = "what it tries"\n')
+    capture = bench.capture("small")
+    (secret := bench.folder.parent / "secret.txt").write_text("secret")
+    monkeypatch.setenv("COMPANY_TOKEN", "secret")
+    held_out = [str(view.image_path) for view in capture.held_out]
+    own = str(capture.training[0].image_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        asked = {
+            "read": [str(secret), str(bench.folder / "record.sqlite"), *held_out, own],
+            "write": [
+                own,
+                str(bench.methods_folder / "looks" / "method.py"),
+                "/usr/x",
+                str(secret),
+                "/tmp/x",
+            ],
+            "connect": server.getsockname(),
+        }
+        run = let_run(bench, "looks", f"plan={json.dumps(asked)}", steps=1)
+    (path,) = run.path.glob("checkpoint/*/method/found.json")
+    found = json.loads(path.read_text())
+    assert secret.read_text() == "secret"
+    assert found[f"read {secret}"] == "FileNotFoundError"
+    assert all(found[f"read {photo}"] == "b''" for photo in held_out) and found[f"read {own}"].startswith(
+        "b'\\x89PNG"
+    )
+    refused = {found[f"write {path}"] for path in asked["write"][:3]}
+    assert refused == {"OSError"} and found["write /tmp/x"] == "8"
+    assert found["connect"] in ("ConnectionRefusedError", "OSError")
+    assert len(found["pids"]) == 2 and "COMPANY_TOKEN" not in found["environment"]
+    assert [line.split()[1] for line in found["capabilities"]] == ["0000000000000000"]
+    assert str(run.path / "lock") in found["open"], "nobody starts the run again while it lives in there"
+
+
+@pytest.mark.parametrize(
+    ("mode", "state", "words"),
+    [
+        ("crash", State.FAILED, "crashed with signal 11 (SIGSEGV)"),
+        ("exit", State.FAILED, "ended with status 7"),
+        ("broken", State.FAILED, "cannot start"),
+    ],
+)
+def test_how_a_method_ended_is_told_from_outside(bench: Bench, mode: str, state: State, words: str) -> None:
+    row = bench.row(let_run(bench, "boxed", f"mode={mode}").id)
+    assert row.state is state and words in str(row.cause)
+
+
+def test_a_container_that_cannot_be_started_says_why(bench: Bench, real: Engine) -> None:
+    place = place_of(bench, bench.method("boxed"), True, quiet)
+    assert isinstance(place, Container)
+    (folder := bench.folder.parent / "none").mkdir(exist_ok=True)
+    missing = Container(**{**vars(place), "image": "0" * 64})
+    with (folder / "log").open("ab") as log:
+        process = RunProcess(["python3"], Quarters(folder, missing), log, ())
+        process.process.wait(30)
+        assert str(process.why_it_died()).startswith(f"{real.name} could not run it: ")
+        process.end()
+
+
+SPINS = """
+import subprocess, sys
+subprocess.Popen([sys.executable, '-c', 'while True: pass'], start_new_session=True)
+while True: pass
+"""
+
+
+def spinning(bench: Bench, folder: Path) -> RunProcess:
+    """A program with a child of its own session, both at work."""
+    folder.mkdir(exist_ok=True)
+    place = place_of(bench, bench.method("boxed"), True, quiet)
+    with (folder / "log").open("ab") as log:
+        process = RunProcess(["python3", "-c", SPINS], Quarters(folder, place), log, ())
+    deadline = time.monotonic() + 30
+    while len(inside(process)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(inside(process)) == 2, (folder / "log").read_text()
+    return process
+
+
+def inside(process: RunProcess) -> list[int]:
+    found = []
+    for one in process.family.members():
+        with contextlib.suppress(psutil.Error):  # the engine's own come and go
+            if "while True: pass" in "".join(one.cmdline()):
+                found.append(one.pid)
+    return found
+
+
+def test_a_program_in_a_container_is_paused_goes_on_and_is_ended(bench: Bench, real: Engine) -> None:
+    process = spinning(bench, bench.folder.parent / "spins")
+    try:
+        assert process.family.freeze() == "SIGSTOP"
+        before = process.family.cpu_seconds()
+        time.sleep(0.3)
+        assert process.family.cpu_seconds() == before
+        process.family.thaw()
+        deadline = time.monotonic() + 10
+        while process.family.cpu_seconds() == before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.family.cpu_seconds() > before
+    finally:
+        pids = inside(process)
+        process.end()
+    assert len(pids) == 2 and all(started(pid) is None for pid in pids)
+    assert left(real) == ""
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from environments.test_container import inside, spinning
+from turntable.bench import Bench
+process = spinning(Bench(Path(sys.argv[2])), Path(sys.argv[3]))
+if sys.argv[4] == "frozen":
+    process.family.freeze()
+print("pids", *inside(process), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", ["running", "frozen"])
+def test_a_killed_supervisor_takes_the_container_with_it(bench: Bench, real: Engine, how: str) -> None:
+    tests = Path(__file__).parents[1]
+    words = [sys.executable, "-c", KILLED, tests, bench.folder, bench.folder.parent / f"killed-{how}", how]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        line = next(line for line in supervisor.stdout if line.startswith("pids"))
+        supervisor.send_signal(signal.SIGKILL)
+    pids = [int(word) for word in line.split()[1:]]
+    deadline = time.monotonic() + 30
+    while (any(started(pid) is not None for pid in pids) or left(real)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(started(pid) is not None for pid in pids) and left(real) == ""
+
+
+def test_an_image_is_found_by_its_digest_and_another_bench_can_be_rid_of_it(
+    bench: Bench, real: Engine, tmp_path: Path
+) -> None:
+    (image,) = all_images(bench.folder)
+    digests = (real.inspect(image.document["id"]) or {}).get("RepoDigests") or []
+    if not digests:
+        pytest.skip(f"{real.name} gives an image a digest only when a registry has it, and none is here")
+    other = bench_with(tmp_path / "bench", real)
+    make_capture(other.captures_folder / "small")
+    boxed(other.methods_folder / "fetched", f'image = "{digests[0]}"')
+    assert other.row(let_run(other, "fetched").id).state is State.DONE
+    assert export(other, other.method("fetched"), "dockerfile") == f"FROM {digests[0]}\n"
+    shutil.rmtree(other.methods_folder / "fetched")
+    shutil.rmtree(other.runs_folder)
+    other.rebuild_record()
+    prune(other)
+    assert all_images(other.folder) == [] and real.inspect(image.document["id"]) is not None
+
+
+def test_an_image_of_no_registry_has_no_digest_to_lock(bench: Bench, real: Engine, tmp_path: Path) -> None:
+    with pytest.raises(TurntableError, match="its Dockerfile is the recipe"):
+        lock(bench, bench.method("boxed"), quiet)
+    other = bench_with(tmp_path / "bench", real)
+    boxed(other.methods_folder / "tagged", 'image = "localhost:1/nothing/here:1"')
+    with pytest.raises(TurntableError, match="Fetching localhost:1/nothing/here:1 failed"):
+        lock(other, other.method("tagged"), quiet)
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "python", "message"),
+    [
+        ("FROM scratch\nCOPY missing /\n", "python3", "Building .* failed.* It may copy rootfs.tar: context"),
+        ("FROM scratch\nADD rootfs.tar /\n", "python9", "'python9' is none"),
+        ("FROM scratch\nADD rootfs.tar /\n", "python3", "No module named 'numpy'"),
+    ],
+)
+def test_an_image_that_cannot_serve_leaves_a_log_and_nothing_else(
+    dockerfile: str, python: str, message: str, real: Engine, tmp_path: Path
+) -> None:
+    bench = bench_with(tmp_path / "bench", real)
+    folder = boxed(
+        bench.methods_folder / "poor", f'context = ["rootfs.tar"]\npython = "{python}"', dockerfile
+    )
+    write_rootfs(folder / "rootfs.tar", with_numpy=False)
+    method = bench.method("poor")
+    with pytest.raises(TurntableError, match=message) as failure:
+        build(bench, method, quiet)
+    hash = recipe_at(folder).hash
+    assert "\n" not in str(failure.value) and f"{hash}.log" in str(failure.value)
+    assert [path.name for path in (bench.folder / "environments").iterdir() if path.name[0] != "."] == [
+        f"{hash}.log"
+    ]
+    assert not [name for name in names_of(real) if name.endswith(f":{hash}")]
+
+
+def test_two_who_want_the_same_image_build_it_once(real: Engine, rootfs: Path, tmp_path: Path) -> None:
+    bench = bench_with(tmp_path / "bench", real)
+    folder = boxed(
+        bench.methods_folder / "twice", 'context = ["rootfs.tar"]', "FROM scratch\nADD rootfs.tar /\n"
+    )
+    os.link(rootfs, folder / "rootfs.tar")
+    said: list[str] = []
+    builders = [
+        threading.Thread(target=build, args=(bench, bench.method("twice"), said.append)) for _ in range(2)
+    ]
+    for one in builders:
+        one.start()
+    for one in builders:
+        one.join()
+    assert len([line for line in said if "building" in line]) == 1 and len(all_images(bench.folder)) == 1
+    (image,) = all_images(bench.folder)
+    assert image.document["tag"] in names_of(real)
+    remove(bench, image.hash)
+    assert all_images(bench.folder) == [] and image.document["tag"] not in names_of(real)
+
+
+def test_a_packed_bench_brings_its_images(bench: Bench, real: Engine, tmp_path: Path) -> None:
+    small = bench_with(tmp_path / "small", real)
+    make_capture(small.captures_folder / "small")
+    shutil.copytree(bench.methods_folder / "boxed", small.methods_folder / "boxed")
+    build(small, small.method("boxed"), quiet)
+    moving.pack(small, tmp_path / "pack.tar", Watcher())
+    hash = recipe_at(small.methods_folder / "boxed").hash
+    assert names_in(small.folder / "store" / "images" / hash / "image.tar") == {packed_name(hash)}
+    remove(small, hash)
+    arrived = bench_with(tmp_path / "arrived", real)
+    (arrived.folder / "bench.toml").unlink()
+    came = moving.unpack(tmp_path / "pack.tar", arrived, Watcher(), trust_settings=True)
+    assert came.cannot == [] and came.environments == {"boxed": hash}
+    assert packed_name(hash) not in names_of(real)
+    assert arrived.row(let_run(arrived, "boxed").id).state is State.DONE
+    assert images_of(arrived).engine == real
+    shutil.rmtree(arrived.methods_folder / "boxed")
+    shutil.rmtree(arrived.runs_folder)
+    arrived.rebuild_record()
+    assert prune(arrived) > 0
+    assert all_images(arrived.folder) == [] and not list((arrived.folder / "store" / "images").glob("*"))
