@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -52,6 +53,13 @@ def attempt(what, *arguments):
         return type(error).__name__
 
 
+def attempt_list(folder):
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
 class Method:
     def __init__(self, views, settings, seed, device):
         plan = json.loads(settings["plan"])
@@ -86,6 +94,11 @@ class Method:
                 found["connect %s:%s" % tuple(address)] = attempt(socket.create_connection, address, 3)
             found["pids"] = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
             found["environment"] = sorted(os.environ)
+            links = []
+            for pid in ("self", *map(str, found["pids"])):
+                for number in attempt_list("/proc/%s/fd" % pid):
+                    links.append(attempt(os.readlink, "/proc/%s/fd/%s" % (pid, number)))
+            found["descriptors"] = links
             self.found = found
 
     def step(self):
@@ -206,6 +219,29 @@ def test_neither_the_network_nor_this_machine_is_reached(bench: Bench) -> None:
 
 
 @walled
+def test_locks_are_held_for_it_and_not_by_it(bench: Bench) -> None:
+    folder = let_loose(bench, do="look", read=[], write=[], connect=[])
+    told = found(folder)
+    assert not [link for link in told["descriptors"] if link.strip("'").endswith("lock")], told["descriptors"]
+    assert sum("socket:" in link for link in told["descriptors"]) >= 1, "it has its channel"
+    free = folder.lock()
+    assert free is not None, "whatever held the lock is gone with the run"
+    free.close()
+
+
+def test_what_is_in_an_envelope_is_open_until_that_is_closed(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as first, (tmp_path / "lock").open("w") as second:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        held = process.envelope([first.fileno()])
+        first.close()
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.close()
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    process.envelope([]).close()
+
+
+@walled
 def test_without_the_walls_it_would_have_got_all_that(bench: Bench) -> None:
     """The other tests mean something: outside, the same attempts succeed."""
     secret = bench.folder.parent / "secret.txt"
@@ -221,6 +257,7 @@ def test_without_the_walls_it_would_have_got_all_that(bench: Bench) -> None:
     assert told[f"read {secret}"] == "b'secret'"
     assert told[f"write {target}"] == "8"
     assert "socket" in told[f"connect 127.0.0.1:{port}"]
+    assert [link for link in told["descriptors"] if link.strip("'").endswith("lock")]
 
 
 @limited

@@ -42,6 +42,7 @@ class Place:
         read: Sequence[Path],
         write: Sequence[Path],
         hidden: Sequence[Path],
+        held: int | None = None,
     ) -> list[str]:
         """The command that runs ``words`` here.
 
@@ -51,10 +52,12 @@ class Place:
             read: what else can be read.
             write: what can be written to; folders and files that exist.
             hidden: what of all that can't be seen.
+            held: a descriptor that is to stay open as long as anything of it lives.
         """
         if self.no_walls is not None:
             return list(words)
-        return Walls((*self.read, *read), tuple(write), tuple(hidden), self.network).around(words, cwd)
+        walls = Walls((*self.read, *read), tuple(write), tuple(hidden), self.network)
+        return walls.around(words, cwd, held)
 
     def has_program(self, name: str, folder: Path) -> bool:
         """Whether a program that is called ``name``, or lies at that path in ``folder``, can be started here."""

@@ -78,10 +78,17 @@ class Walls:
     hidden: tuple[Path, ...] = ()
     network: bool = False
 
-    def around(self, words: Sequence[str], cwd: Path) -> list[str]:
-        """The command that runs ``words`` inside, in the folder ``cwd``."""
+    def around(self, words: Sequence[str], cwd: Path, held: int | None = None) -> list[str]:
+        """The command that runs ``words`` inside.
+
+        Args:
+            words: a program and its arguments.
+            cwd: the folder that it works in.
+            held: a descriptor that stays open as long as anything lives inside, and that nothing inside has.
+        """
         command = [
-            str(shutil.which(PROGRAM) or PROGRAM), "--die-with-parent", "--cap-drop", "ALL", "--unshare-user-try",
+            str(shutil.which(PROGRAM) or PROGRAM), *(() if held is None else ("--sync-fd", str(held))),
+            "--die-with-parent", "--cap-drop", "ALL", "--unshare-user-try",
             "--unshare-pid", "--unshare-ipc",
             "--unshare-uts", "--unshare-cgroup-try", *(() if self.network else ("--unshare-net",)),
             "--proc", "/proc", *_kernels_own(), "--dev", "/dev", "--tmpfs", "/tmp", "--dir", HOME,

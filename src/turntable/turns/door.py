@@ -49,18 +49,23 @@ class Door:
         self._lifeline: socket.socket | None = None
 
     def hand_over(
-        self, message: dict[str, Any], descriptors: Sequence[int], alive: Callable[[], bool]
+        self,
+        message: dict[str, Any],
+        channel: Sequence[int],
+        locks: Sequence[int],
+        alive: Callable[[], bool],
     ) -> None:
         """Tell the container what to run as soon as it has come to the door; returns at once.
 
         Args:
             message: see :func:`turntable.environments.container.message`.
-            descriptors: what it is to have; they may be closed here afterwards.
+            channel: descriptors that what it runs is to have; they may be closed here afterwards.
+            locks: those that it holds itself as long as it lives.
             alive: whether there is any hope that it comes.
         """
-        text = json.dumps({**message, "descriptors": list(descriptors)}).encode() + b"\n"
+        text = json.dumps({**message, "descriptors": list(channel)}).encode() + b"\n"
         # Ours until they are handed over, or nobody comes: then whoever waits at their other end sees it close.
-        own = [os.dup(descriptor) for descriptor in descriptors]
+        own = [os.dup(descriptor) for descriptor in (*channel, *locks)]
         self._thread = threading.Thread(target=self._wait, args=(text, own, alive), daemon=True)
         self._thread.start()
 

@@ -1,7 +1,8 @@
 """A worker process: started, talked to, and ended with everything it started.
 
-It has a session of its own, so that Ctrl-C in the terminal reaches the supervisor alone, and it inherits the run's lock and
-the device's, so that nobody starts the run again or uses the device while it lives.
+It has a session of its own, so that Ctrl-C in the terminal reaches the supervisor alone. The run's lock and the device's are
+held as long as it lives, so that nobody starts the run again or uses the device: by whatever builds its walls, where it
+can't let go of them; without walls, by itself.
 """
 
 from __future__ import annotations
@@ -80,9 +81,9 @@ class Quarters:
     most_memory_bytes: int = field(default_factory=lambda: most_memory_bytes())
     most_processes: int = field(default_factory=lambda: MOST_PROCESSES)
 
-    def command(self, words: Sequence[str], cwd: Path) -> list[str]:
-        """The command that runs ``words`` there."""
-        return self.place.command(words, cwd, (self.folder, *self.read), self.write, self.hidden)
+    def command(self, words: Sequence[str], cwd: Path, held: int | None = None) -> list[str]:
+        """The command that runs ``words`` there; ``held`` as :meth:`turntable.environments.place.Place.command` has it."""
+        return self.place.command(words, cwd, (self.folder, *self.read), self.write, self.hidden, held)
 
 
 class RunProcess:
@@ -93,8 +94,9 @@ class RunProcess:
         words: Sequence[str],
         quarters: Quarters,
         log: IO[bytes],
-        inherited: Sequence[int],
+        locks: Sequence[int],
         cwd: Path | None = None,
+        channel: Sequence[int] = (),
     ) -> None:
         """Start it.
 
@@ -102,8 +104,9 @@ class RunProcess:
             words: the program and its arguments.
             quarters: where, and with what around it.
             log: where its output goes.
-            inherited: descriptors that it keeps: the run's lock and the device's.
+            locks: descriptors that stay open as long as it lives: the run's lock and the device's.
             cwd: the folder that it works in; the run's if None.
+            channel: descriptors that it inherits, to talk to us.
 
         Raises:
             OSError: it can't be started.
@@ -121,9 +124,9 @@ class RunProcess:
         }
         cwd = cwd or quarters.folder
         if isinstance(quarters.place, Container):
-            self._start_in_container(quarters.place, words, quarters, log, inherited, cwd, variables)
+            self._start_in_container(quarters.place, words, quarters, log, (channel, locks), cwd, variables)
         else:
-            self._start(words, quarters, log, inherited, cwd, variables)
+            self._start(words, quarters, log, (channel, locks), cwd, variables)
         self.pid = self.process.pid
         self.family = Family(self.pid, str(quarters.folder), cgroup=self._cgroup)
 
@@ -132,7 +135,7 @@ class RunProcess:
         words: Sequence[str],
         quarters: Quarters,
         log: IO[bytes],
-        inherited: Sequence[int],
+        descriptors: tuple[Sequence[int], Sequence[int]],
         cwd: Path,
         variables: dict[str, str],
     ) -> None:
@@ -141,7 +144,15 @@ class RunProcess:
         self.limits = limit(name, cgroup, quarters.most_memory_bytes, quarters.most_processes)
         groups = [*self.limits.groups, *([] if cgroup is None else [cgroup.folder])]
         joined = os.pathsep.join(str(group / "cgroup.procs") for group in groups) or "-"
-        self.process = launch(quarters.command(words, cwd), joined, log, cwd, variables, inherited)
+        channel, locks = descriptors
+        if not self._walled:
+            self.process = launch(
+                quarters.command(words, cwd), joined, log, cwd, variables, (*channel, *locks)
+            )
+            return
+        with envelope(locks) as held:
+            command = quarters.command(words, cwd, held.fileno())
+            self.process = launch(command, joined, log, cwd, variables, (*channel, held.fileno()))
 
     def _start_in_container(
         self,
@@ -149,7 +160,7 @@ class RunProcess:
         words: Sequence[str],
         quarters: Quarters,
         log: IO[bytes],
-        inherited: Sequence[int],
+        descriptors: tuple[Sequence[int], Sequence[int]],
         cwd: Path,
         variables: dict[str, str],
     ) -> None:
@@ -169,7 +180,7 @@ class RunProcess:
         except BaseException:
             container.end()
             raise
-        container.door.hand_over(message(words, cwd, variables), inherited, lambda: process.poll() is None)
+        container.door.hand_over(message(words, cwd, variables), *descriptors, lambda: process.poll() is None)
 
     def end(self, grace_s: float = GRACE_S) -> None:
         """End it and everything that it started: asked first, killed after a grace period."""
@@ -224,6 +235,17 @@ class InContainer:
         self.engine.remove_container(self.name)
 
 
+def envelope(descriptors: Sequence[int]) -> socket.socket:
+    """A socket on its way to which are copies of ``descriptors``: they are open as long as it is, and nobody can close them.
+
+    bubblewrap holds one descriptor as long as anything lives inside of its walls (``--sync-fd``), and these are two.
+    """
+    held, sending = socket.socketpair()
+    with sending:
+        socket.send_fds(sending, [b"0"], list(descriptors))
+    return held
+
+
 def launch(
     command: Sequence[str],
     groups: str,
@@ -261,15 +283,13 @@ def launch(
 class WorkerProcess:
     """A worker and the socket to it."""
 
-    def __init__(
-        self, quarters: Quarters, log: IO[bytes], inherited: Sequence[int], patience_s: float
-    ) -> None:
+    def __init__(self, quarters: Quarters, log: IO[bytes], locks: Sequence[int], patience_s: float) -> None:
         """Start a worker.
 
         Args:
             quarters: where; its interpreter is the place's.
             log: where its output goes.
-            inherited: descriptors that it keeps: the run's lock and the device's.
+            locks: descriptors that stay open as long as it lives: the run's lock and the device's.
             patience_s: how long, in seconds, it may say nothing before it counts as hung.
         """
         self.patience_s = patience_s
@@ -282,7 +302,8 @@ class WorkerProcess:
                 [str(quarters.place.python), str(WORKER), str(theirs.fileno())],
                 quarters,
                 log,
-                (theirs.fileno(), *inherited),
+                locks,
+                channel=(theirs.fileno(),),
             )
         self._channel = protocol.Channel(ours)
         self.pid = self._run.pid

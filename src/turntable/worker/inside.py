@@ -1,8 +1,8 @@
 """``python …/inside.py SOCKET``: the first process of a container, which runs what it is told through the socket.
 
 A container's processes are an engine's children, not ours: they inherit nothing. So the supervisor passes on by the socket
-what any other run's process inherits: a program with its arguments and variables, and the descriptors of the run's lock,
-the device's, and the worker's own channel. None of them stays open here, so that they are free as soon as the program ends.
+what any other run's process inherits: a program with its arguments and variables, and the worker's own channel; and the
+run's lock and the device's, which are held here, where the program can't let go of them.
 
 The connection is a lifeline. When the supervisor closes it, or dies however that happens, this process ends; and since it
 is the container's first, the kernel kills whatever is left in there, stopped or not. It has no part in pauses itself: it
@@ -48,12 +48,14 @@ def receive(connection: socket.socket) -> Tuple[Dict[str, Any], List[int]]:
 
 
 def become(message: Dict[str, Any], descriptors: List[int]) -> None:
-    """Become the program: in a session of its own, with each descriptor under the number that it has outside."""
+    """Become the program: in a session of its own, with its channel under the numbers that it has outside."""
     os.setsid()
     numbers = message["descriptors"]
     above = max([2, *numbers, *descriptors]) + 1
     # Out of each other's way first: one may have come as the number that another must get.
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above) for descriptor in descriptors]
+    for descriptor in descriptors:
+        os.close(descriptor)
     for descriptor, number in zip(moved, numbers):  # noqa: B905  # Python 3.8 has no strict
         os.dup2(descriptor, number, inheritable=True)
     Path(message["home"]).mkdir(exist_ok=True)
@@ -105,7 +107,7 @@ def main() -> int:
             become(message, descriptors)
         finally:
             os._exit(1)
-    for descriptor in descriptors:
+    for descriptor in descriptors[: len(message["descriptors"])]:
         os.close(descriptor)
     return watch(program, lifeline)
 
