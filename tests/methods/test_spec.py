@@ -15,7 +15,12 @@ from turntable.methods.spec import Method
 def test_built_in_methods_are_found_without_running_them() -> None:
     methods = find_methods()
     assert {"nearest", "splat"} <= set(methods)
-    assert all(methods[name].environment["kind"] == "host" for name in ("nearest", "splat"))
+    assert all(method.task == "views" for method in methods.values())
+    assert {name: method.environment["kind"] for name, method in methods.items()}.items() >= {
+        ("nearest", "host"),
+        ("splat", "host"),
+        *((name, "uv") for name in ("fusion", "gsplat", "nerfacto", "poisson")),
+    }
 
 
 def test_an_unknown_method_lists_the_known_ones_and_the_nearest() -> None:
