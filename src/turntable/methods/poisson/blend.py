@@ -50,10 +50,9 @@ def weights(penalty: np.ndarray, most: int) -> np.ndarray:
         penalty: ``float64[M, N]``, of M photos for N places; inf where a photo can't be had.
         most: so many photos at most count in a place.
     """
+    limit = np.full(penalty.shape[1], np.inf)
     if len(penalty) > most:
         limit = np.partition(penalty, most, axis=0)[most]
-    else:
-        limit = np.full(penalty.shape[1], np.inf)
     # A photo from the very same place would have all the weight there is: so it has, in numbers that stay finite.
     near = np.maximum(penalty, 1e-6)
     with np.errstate(invalid="ignore"):

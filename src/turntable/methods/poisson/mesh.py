@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -12,6 +13,9 @@ import numpy as np
 
 FEWEST_POINTS = 50
 """Fewer make no surface that anybody would want to see."""
+
+LEVELS = (6, 12)
+"""Fewest and most levels that an octree is given unasked; each more takes four times the cells of a surface."""
 
 
 class Mesh(NamedTuple):
@@ -26,7 +30,7 @@ EMPTY = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros(
 
 
 def reconstruct(
-    points: np.ndarray, normals: np.ndarray, colours: np.ndarray, depth: int, weight: float, trim: float
+    points: np.ndarray, normals: np.ndarray, colours: np.ndarray, depth: int, weight: float
 ) -> Mesh:
     """The surface whose indicator function's gradient fits the normals best (Kazhdan and Hoppe, TOG 2013).
 
@@ -37,7 +41,6 @@ def reconstruct(
         colours: ``uint8[P, 3]``.
         depth: of the octree; a cell of the finest level is the points' extent / 2^depth, roughly.
         weight: how much the surface is drawn to the points themselves.
-        trim: what has a density of samples, as a level of the octree, below this is cut away.
     """
     import pycolmap
 
@@ -48,7 +51,7 @@ def reconstruct(
     if not size > 0:
         return EMPTY
     options = pycolmap.PoissonMeshingOptions()
-    options.depth, options.point_weight, options.trim = depth, weight, trim
+    options.depth, options.point_weight, options.trim = depth, weight, 0.0
     options.num_threads = 1
     with TemporaryDirectory(prefix="poisson-") as scratch:
         source, target = Path(scratch) / "points.ply", Path(scratch) / "mesh.ply"
@@ -56,6 +59,14 @@ def reconstruct(
         pycolmap.poisson_meshing(source, target, options)
         mesh = read_mesh(target)
     return mesh._replace(vertices=(mesh.vertices * size + middle).astype(np.float32))
+
+
+def octree_depth(points: np.ndarray, spacings: np.ndarray) -> int:
+    """Levels at which a cell is half of what is usual between neighbours, ``spacings`` float64[P]; 6 to 12."""
+    if not len(points) or not np.median(spacings) > 0:
+        return LEVELS[0]
+    levels = math.ceil(math.log2(np.ptp(points, axis=0).max() / np.median(spacings))) + 1
+    return min(max(levels, LEVELS[0]), LEVELS[1])
 
 
 def write_points(path: Path, points: np.ndarray, normals: np.ndarray, colours: np.ndarray) -> None:

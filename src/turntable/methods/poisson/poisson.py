@@ -1,6 +1,6 @@
 """The method ``poisson``: features, points, a surface by COLMAP's own code; colours from the nearest photos.
 
-The work is a list of units: each photo's features, blocks of pairs of photos, points, mesh. A step does one or some of
+The work is a list of units: each photo's features, blocks of pairs of photos, points, meshes. A step does one or some of
 them (:mod:`.pace`), and the method has finished when none is left. Nothing is random but what COLMAP seeds itself.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import features, mesh, normals, pace, tracks
+from . import cloud, features, mesh, normals, pace, tracks
 from .blend import sample
 from .rays import Surface
 from .show import Painter, Rendering
@@ -22,13 +22,12 @@ from .show import Painter, Rendering
 BLOCK_PAIRS = 8
 """Pairs of photos that are matched in one unit of work."""
 
-PLANE_POINTS = 16
-"""Nearest points through which a point's plane is laid."""
-
 MAX_TURN = 1.2
 """Radians between two views' directions, beyond which SIFT matches hardly anything."""
 
-PHASES = ("photos", "pairs", "points", "mesh", "done")
+PHASES = ("photos", "pairs", "points", "draft", "draft", "mesh", "done")
+"""A draft is a mesh that shows which points are wrong. Of fox (320 px) the first scores 17.8 dB, the second 26.9, the third
+27.5; more take away what is right too."""
 
 
 class Poisson:
@@ -46,12 +45,11 @@ class Poisson:
         self._matches: dict[tuple[int, int], np.ndarray] = {}
         self._pairs = near_pairs(self._cameras, settings["neighbours"])
         self._error = 0.0
-        self._set_points(views.points, np.zeros_like(views.points), views.point_colours)
+        towards = normals.towards_most_probable_camera(views.points, self._cameras)
+        none = np.zeros(0, np.int64)
+        self._cloud = cloud.laid(views.points, towards, views.point_colours, none, none)
         self._set_mesh(mesh.EMPTY)
         self._painter = Painter(views, settings["blended"])
-
-    def _set_points(self, points: np.ndarray, their_normals: np.ndarray, colours: np.ndarray) -> None:
-        self._points, self._normals, self._colours = points, their_normals, colours
 
     def _set_mesh(self, made: mesh.Mesh) -> None:
         self._mesh = made
@@ -70,8 +68,8 @@ class Poisson:
         """One photo, a block of pairs, the points or the mesh; more of them where the budget has few steps.
 
         Returns:
-            ``loss``: the share of photos and pairs still to be done, and once there are points, their mean reprojection error
-            in pixels.
+            ``loss``: the share of photos and pairs still to be done; once there are points, their mean reprojection
+            error in pixels, or 1 where none was found.
         """
         last = pace.is_last(self._fraction, self._steps)
         self._do_some()
@@ -80,9 +78,11 @@ class Poisson:
         self._steps += 1
         left = len(self._photos_left()) + len(self._pairs_left()) if self._phase < 2 else 0
         return {
-            "loss": self._error if self._phase > 2 else left / (len(self._views) + len(self._pairs)),
+            "loss": self._error
+            if self._phase > PHASES.index("points")
+            else left / (len(self._views) + len(self._pairs)),
             "photos": len(self._features),
-            "points": len(self._points),
+            "points": len(self._cloud.points),
             "triangles": len(self._mesh.faces),
         }
 
@@ -96,10 +96,7 @@ class Poisson:
             if not everything:
                 count = pace.units(count, self._phase, self._fraction, self._steps)
             for one in todo[: count * block]:
-                if phase == "photos":
-                    self._detect(one)
-                else:
-                    self._match(one)
+                self._do(one)
             if count == 0 or count * block >= len(todo):
                 self._phase += 1
             if count == 0:
@@ -107,8 +104,10 @@ class Poisson:
         elif phase == "points":
             self._triangulate()
             self._phase += 1
-        elif phase == "mesh":
+        elif phase in ("draft", "mesh"):
             self._reconstruct()
+            if phase == "draft":
+                self._cloud = cloud.without_conflicts(self._cloud, self._surface, self._cameras)
             self._phase += 1
 
     def _photos_left(self) -> list[int]:
@@ -121,40 +120,32 @@ class Poisson:
             if pair not in self._matches and pair[0] in self._features and pair[1] in self._features
         ]
 
-    def _detect(self, index: int) -> None:
-        view = self._views[index]
-        most, peak = self._settings["features"], self._settings["peak_threshold"]
-        self._features[index] = features.detect(view.image_u8, view.mask, most, peak)
-
-    def _match(self, pair: tuple[int, int]) -> None:
-        first, second = pair
-        both = self._cameras[first], self._cameras[second]
-        self._matches[pair] = features.match(self._features[first], self._features[second], both)
+    def _do(self, one: int | tuple[int, int]) -> None:
+        """Find a photo's features, or a pair's matches."""
+        if isinstance(one, int):
+            view = self._views[one]
+            most, peak = self._settings["features"], self._settings["peak_threshold"]
+            self._features[one] = features.detect(view.image_u8, view.mask, most, peak)
+        else:
+            first, second = one
+            both = self._cameras[first], self._cameras[second]
+            self._matches[one] = features.match(self._features[first], self._features[second], both)
 
     def _triangulate(self) -> None:
-        """Points from the matches, joined with the capture's own, with normals; a lonely one is left out."""
-        from scipy.spatial import cKDTree
-
+        """Points from the matches, joined with the capture's own; matches and features aren't needed any more then."""
         places = {index: found.places for index, found in self._features.items()}
         found = tracks.triangulate(self._cameras, places, self._matches, self._seed)
         self._error = float(found.errors.mean()) if len(found.points) else 1.0
         centres = np.stack([camera.centre for camera in self._cameras])
-        towards = normals.towards_cameras(found.points, found.seen_points, found.seen_views, centres)
-        points = np.concatenate([found.points, self._views.points])
-        towards = np.concatenate(
-            [towards, normals.towards_most_probable_camera(self._views.points, self._cameras)]
+        own = normals.towards_cameras(found.points, found.seen_points, found.seen_views, centres)
+        given = normals.towards_most_probable_camera(self._views.points, self._cameras)
+        self._cloud = cloud.laid(
+            np.concatenate([found.points, self._views.points]),
+            np.concatenate([own, given]),
+            np.concatenate([self._seen_colours(found), self._views.point_colours]),
+            found.seen_points,
+            found.seen_views,
         )
-        colours = np.concatenate([self._seen_colours(found), self._views.point_colours])
-        if len(points):
-            distances, neighbours = cKDTree(points).query(points, min(PLANE_POINTS, len(points)))
-            shape = len(points), -1
-            distances, neighbours = distances.reshape(shape), neighbours.reshape(shape)
-            good = normals.believed(distances, neighbours) & (np.abs(towards).sum(1) > 0)
-            their_normals = normals.oriented_normals(points, neighbours, towards)
-            points, their_normals, colours = points[good], their_normals[good], colours[good]
-        else:
-            their_normals = np.zeros((0, 3))
-        self._set_points(points, their_normals, colours)
         self._features, self._matches = {}, {}
 
     def _seen_colours(self, found: tracks.Tracks) -> np.ndarray:
@@ -170,27 +161,21 @@ class Poisson:
         return np.rint(255 * sums / np.maximum(counts, 1)[:, None]).astype(np.uint8)
 
     def _reconstruct(self) -> None:
-        settings = self._settings
-        self._set_mesh(
-            mesh.reconstruct(
-                self._points,
-                self._normals,
-                self._colours,
-                settings["octree_depth"],
-                settings["point_weight"],
-                settings["trim"],
-            )
-        )
+        points = self._cloud
+        depth = self._settings["octree_depth"] or mesh.octree_depth(points.points, points.spacings)
+        weight = self._settings["point_weight"]
+        made = mesh.reconstruct(points.points, points.normals, points.colours, depth, weight)
+        self._set_mesh(cloud.trimmed(made, points, self._settings["trim"]))
 
     def render(self, camera: Any) -> Rendering:
         """The mesh in the colours of the photos; before there is one, the photos at the depths of the points."""
-        return self._painter.paint(camera, self._surface, self._points)
+        return self._painter.paint(camera, self._surface, self._cloud.points)
 
     def save(self, folder: Path) -> None:
         """Everything that was found so far."""
         state = {"steps": self._steps, "phase": self._phase, "error": self._error}
         (folder / "state.json").write_text(json.dumps(state))
-        arrays = {"points": self._points, "normals": self._normals, "colours": self._colours}
+        arrays = {f"cloud {name}": array for name, array in self._cloud._asdict().items()}
         arrays.update({f"mesh {name}": array for name, array in self._mesh._asdict().items()})
         for index, found in self._features.items():
             arrays.update({f"feature {name} {index}": array for name, array in found._asdict().items()})
@@ -202,7 +187,7 @@ class Poisson:
         state = json.loads((folder / "state.json").read_text())
         self._steps, self._phase, self._error = state["steps"], state["phase"], state["error"]
         with np.load(folder / "arrays.npz") as arrays:
-            self._set_points(arrays["points"], arrays["normals"], arrays["colours"])
+            self._cloud = cloud.Cloud(*(arrays[f"cloud {name}"] for name in cloud.Cloud._fields))
             self._set_mesh(mesh.Mesh(*(arrays[f"mesh {name}"] for name in mesh.Mesh._fields)))
             parts = [name.split() for name in arrays.files]
             self._features = {
@@ -221,7 +206,8 @@ class Poisson:
     def export(self, folder: Path) -> None:
         """``mesh.ply``, with a colour for each vertex, and ``points.ply``, with normals."""
         mesh.write_mesh(folder / "mesh.ply", self._mesh)
-        mesh.write_points(folder / "points.ply", self._points, self._normals, self._colours)
+        points = self._cloud
+        mesh.write_points(folder / "points.ply", points.points, points.normals, points.colours)
 
 
 def near_pairs(cameras: list[Any], neighbours: int) -> list[tuple[int, int]]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from .mesh import Mesh
 
-SAME_SURFACE = 0.99
-"""Share of the way to a point at which a surface is still taken to be that point's own: meshes are that inexact."""
+SAME_SURFACE = 0.98
+"""Share of the way to a point from which on a surface is taken to be that point's own: meshes are that inexact."""
 
 
 class Hits(NamedTuple):

@@ -124,7 +124,7 @@ class Painter:
             if len(rows):
                 sampled = blend.sample(self._photo(index), pixels[row][rows])
                 colours[rows] += weights[row, rows, None] * sampled
-        return colours, np.isfinite(penalty).any(0)
+        return colours, np.asarray(np.isfinite(penalty).any(0))
 
     def _inverse_focus(self, camera: Any, shape: tuple[int, int]) -> np.ndarray:
         depth = (self._middle - camera.centre) @ camera.forward
