@@ -65,7 +65,15 @@ def kept(cloud: Cloud, good: np.ndarray) -> Cloud:
     """The ``good``, ``bool[P]``, of a cloud's points."""
     rows = np.cumsum(good) - 1
     seen = good[cloud.seen_points]
-    return Cloud(*(array[good] for array in cloud[:5]), rows[cloud.seen_points[seen]], cloud.seen_views[seen])
+    return Cloud(
+        cloud.points[good],
+        cloud.normals[good],
+        cloud.towards[good],
+        cloud.spacings[good],
+        cloud.colours[good],
+        rows[cloud.seen_points[seen]],
+        cloud.seen_views[seen],
+    )
 
 
 def with_normals(cloud: Cloud) -> Cloud:
@@ -77,6 +85,21 @@ def with_normals(cloud: Cloud) -> Cloud:
         normals=normals.oriented_normals(cloud.points, near, cloud.towards),
         spacings=distances[:, 1 : SPACING_POINTS + 1].mean(1) if distances.shape[1] > 1 else distances[:, 0],
     )
+
+
+def news(given: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Which of the ``given`` points, ``float64[G, 3]``, lie where none are ``found``, ``float64[P, 3]``: ``bool[G]``.
+
+    The others are the same features again, as a rule, and nobody knows of them which cameras see them.
+    """
+    from scipy.spatial import cKDTree
+
+    if not len(given) or not len(found):
+        return np.ones(len(given), bool)
+    tree = cKDTree(found)
+    distances, nearest = tree.query(given)
+    apart = tree.query(found, min(SPACING_POINTS + 1, len(found)))[0].reshape(len(found), -1).mean(1)
+    return distances > apart[nearest]
 
 
 def neighbours(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -138,11 +138,12 @@ class Poisson:
         self._error = float(found.errors.mean()) if len(found.points) else 1.0
         centres = np.stack([camera.centre for camera in self._cameras])
         own = normals.towards_cameras(found.points, found.seen_points, found.seen_views, centres)
-        given = normals.towards_most_probable_camera(self._views.points, self._cameras)
+        new = cloud.news(self._views.points, found.points)
+        given = normals.towards_most_probable_camera(self._views.points[new], self._cameras)
         self._cloud = cloud.laid(
-            np.concatenate([found.points, self._views.points]),
+            np.concatenate([found.points, self._views.points[new]]),
             np.concatenate([own, given]),
-            np.concatenate([self._seen_colours(found), self._views.point_colours]),
+            np.concatenate([self._seen_colours(found), self._views.point_colours[new]]),
             found.seen_points,
             found.seen_views,
         )
