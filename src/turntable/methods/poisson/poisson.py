@@ -76,12 +76,10 @@ class Poisson:
         while last and not self.finished:
             self._do_some(everything=True)
         self._steps += 1
-        left = len(self._photos_left()) + len(self._pairs_left()) if self._phase < 2 else 0
+        every = len(self._views) + len(self._pairs)
+        left = every - len(self._features) - len(self._matches)
         return {
-            "loss": self._error
-            if self._phase > PHASES.index("points")
-            else left / (len(self._views) + len(self._pairs)),
-            "photos": len(self._features),
+            "loss": self._error if self._phase > PHASES.index("points") else left / every,
             "points": len(self._cloud.points),
             "triangles": len(self._mesh.faces),
         }
@@ -205,8 +203,9 @@ class Poisson:
             }
 
     def export(self, folder: Path) -> None:
-        """``mesh.ply``, with a colour for each vertex, and ``points.ply``, with normals."""
-        mesh.write_mesh(folder / "mesh.ply", self._mesh)
+        """``mesh.ply``, with a colour for each vertex, if there is a mesh; and ``points.ply``, with normals."""
+        if len(self._mesh.faces):
+            mesh.write_mesh(folder / "mesh.ply", self._mesh)
         points = self._cloud
         mesh.write_points(folder / "points.ply", points.points, points.normals, points.colours)
 
