@@ -399,6 +399,34 @@ def test_a_method_in_an_image_is_trained_and_scored(bench: Bench, real: Engine) 
     assert left(real) == ""
 
 
+PROGRAM = """
+import json, pathlib, struct, sys, zlib
+data, out = map(pathlib.Path, sys.argv[1:])
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+for camera in json.loads((data / "transforms_test.json").read_text())["frames"]:
+    width, height = 24, 16
+    rows = (b"\\0" + b"\\x80" * 3 * width) * height
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    name = pathlib.Path(camera["file_path"]).stem
+    (out / (name + ".png")).write_bytes(b"\\x89PNG\\r\\n\\x1a\\n" + parts)
+"""
+
+
+def test_a_program_in_an_image_is_run_and_scored(bench: Bench) -> None:
+    variant(bench, "program", PROGRAM)
+    toml = (bench.methods_folder / "program" / "method.toml").read_text()
+    before, _, _ = toml.partition("[run]")
+    (bench.methods_folder / "program" / "method.toml").write_text(
+        before
+        + '[run]\nkind = "command"\ntrain = "{python} method.py {capture} {out}"\nviews = "{out}/{name}.png"\n'
+    )
+    run = let_run(bench, "program")
+    assert bench.row(run.id).state is State.DONE, (bench.row(run.id).cause, run.log_path.read_text())
+    assert bench.record.scores(run.id)
+
+
 LOOKS = """
 import ctypes, json, os, socket
 import numpy as np

@@ -266,7 +266,7 @@ class Images:
             (self.folder / recipe.hash).mkdir(exist_ok=True)
             write_json(self.folder / recipe.hash / NOTE, document)
         except BaseException as error:
-            forget(self.engine, tag, had_before)
+            forget(self.engine, tag, had_before, recipe.image)
             if not isinstance(error, TurntableError):
                 raise
             told = f" All of it: {log}" if log.exists() else ""
@@ -520,11 +520,19 @@ def all_images(bench: Path) -> list[Image]:
     return found
 
 
-def forget(engine: Engine, tag: str, had_before: bool) -> None:
-    """Give up this bench's name of an image; the engine removes one that has no other name, unless it had it before."""
-    words = ("untag", tag) if had_before and engine.name == "podman" else ("rmi", tag)
-    with contextlib.suppress(TurntableError):  # it is gone already
-        engine.call(*words, what="removing the image")
+def forget(engine: Engine, tag: str, had_before: bool, reference: str = "") -> None:
+    """Give up this bench's name of an image; the engine removes one that has no other name, unless it had it before.
+
+    Args:
+        engine: the one that has it.
+        tag: this bench's name.
+        had_before: whether the engine had the image before the bench did.
+        reference: the digest by which the bench fetched it; it is a name too.
+    """
+    untag = "untag" if had_before and engine.name == "podman" else "rmi"
+    for words in ((untag, tag), *((("rmi", reference),) if reference and not had_before else ())):
+        with contextlib.suppress(TurntableError):  # it is gone already
+            engine.call(*words, what="removing the image")
 
 
 def remove_image(image: Image, engine: Engine | None) -> None:
@@ -535,7 +543,8 @@ def remove_image(image: Image, engine: Engine | None) -> None:
         engine: the one that has it; None where it isn't there any more: then the bench alone forgets it.
     """
     if engine is not None:
-        forget(engine, image.document["tag"], image.document["had_before"])
+        note = image.document
+        forget(engine, note["tag"], note["had_before"], note["reference"])
     remove_tree(image.folder)
 
 
