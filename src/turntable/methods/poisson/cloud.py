@@ -3,7 +3,7 @@
 SciPy's k-d tree finds neighbours; everything else is in :mod:`.normals`.
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
