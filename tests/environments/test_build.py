@@ -18,7 +18,7 @@ import pytest
 from conftest import METHOD_CODE, METHOD_TOML, make_capture
 from turntable import moving
 from turntable.bench import Bench
-from turntable.environments import build, environments_of, lock, place_of, recipe_of, recipes_of
+from turntable.environments import build, environments_of, lock, place_of, recipe_of, recipes_of, remove
 from turntable.environments.environment import Environment, Environments
 from turntable.environments.interpreters import candidates
 from turntable.environments.recipe import read_recipe
@@ -189,6 +189,17 @@ def test_two_builders_of_one_recipe_wait_for_each_other(built: Bench, no_network
         thread.join()
     assert len({result.hash for result in results}) == 1 and len(results) == 3
     assert sum("installing" in text for text in said) == 1, said
+
+
+def test_an_environment_is_not_removed_while_a_run_may_live_in_it(built: Bench) -> None:
+    hash = environment_of(built, "new").hash
+    wanted = RunRequest(("new",), Budget(steps=9))
+    (queued,) = plan(built, built.capture("small"), wanted)
+    with pytest.raises(TurntableError, match=f"{queued.id} is queued, and lives in environment {hash}"):
+        remove(built, hash)
+    work(built, [queued], wanted.handling, Watcher())
+    remove(built, hash)
+    build(built, built.method("new"), quiet)
 
 
 def test_a_killed_builder_leaves_nothing_in_the_way(built: Bench, no_network: None) -> None:

@@ -84,15 +84,30 @@ def remove(bench: Bench, hash: str) -> None:
     """Remove an environment of either kind.
 
     Raises:
-        TurntableError: there is none of that name.
+        TurntableError: there is none of that name, or processes live in it.
     """
+    from ..record import State
     from .images import all_images, remove_image
+
+    for row in bench.record.runs(unended=True):
+        # One that is queued may have its process, stopped, in memory. For a paused one it is built again.
+        if row.state in (State.RUNNING, State.QUEUED) and _environment_of(bench, row.id) == hash:
+            raise TurntableError(
+                f"{row.id} is {row.state.value}, and lives in environment {hash}: pause or cancel it first."
+            )
 
     for image in all_images(bench.folder):
         if image.hash == hash:
             remove_image(image, _engine_of(image.document["engine"]))
             return
     environments_of(bench).remove(hash)
+
+
+def _environment_of(bench: Bench, run: str) -> str | None:
+    try:
+        return bench.run_folder(run).asked().versions.get("environment")
+    except TurntableError:  # a run whose folder is damaged doesn't go on
+        return None
 
 
 def prune(bench: Bench) -> int:
