@@ -203,7 +203,11 @@ class _Ground:
 
         with np.errstate(divide="ignore"):
             distances = -origin[2] / directions[:, 2]
-        return Hits(np.where(distances > 0, distances, np.inf), np.zeros(directions.shape, np.float32))
+        return Hits(
+            np.where(distances > 0, distances, np.inf),
+            np.zeros(directions.shape, np.float32),
+            np.zeros(len(directions), int),
+        )
 
     def visible(self, points: np.ndarray, centre: np.ndarray) -> np.ndarray:
         return np.ones(len(points), bool)

@@ -25,7 +25,7 @@ def test_built_in_methods_are_found_without_running_them() -> None:
 
 def test_an_unknown_method_lists_the_known_ones_and_the_nearest() -> None:
     with pytest.raises(
-        TurntableError, match=r"Unknown method 'splatt'; known: .*nearest, splat.* Did you mean 'splat'"
+        TurntableError, match=r"Unknown method 'splatt'; known: .*nearest, .*splat.* Did you mean 'splat'"
     ):
         get_method("splatt")
 

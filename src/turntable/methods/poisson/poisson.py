@@ -26,8 +26,8 @@ MAX_TURN = 1.2
 """Radians between two views' directions, beyond which SIFT matches hardly anything."""
 
 PHASES = ("photos", "pairs", "points", "draft", "draft", "mesh", "done")
-"""A draft is a mesh that shows which points are wrong. Of fox (320 px) the first scores 17.8 dB, the second 26.9, the third
-27.5; more take away what is right too."""
+"""A draft is a mesh that shows which points are wrong. Of fox (320 px) the first scores 23.4 dB, the second 25.3, the
+third 27.2."""
 
 
 class Poisson:
@@ -103,9 +103,9 @@ class Poisson:
             self._triangulate()
             self._phase += 1
         elif phase in ("draft", "mesh"):
-            self._reconstruct()
+            blames = self._reconstruct()
             if phase == "draft":
-                self._cloud = cloud.without_conflicts(self._cloud, self._surface, self._cameras)
+                self._cloud = cloud.without_blamed(self._cloud, blames)
             self._phase += 1
 
     def _photos_left(self) -> list[int]:
@@ -159,12 +159,15 @@ class Poisson:
             np.add.at(sums, rows, sample(self._views[index].image_u8, pixels))
         return np.rint(255 * sums / np.maximum(counts, 1)[:, None]).astype(np.uint8)
 
-    def _reconstruct(self) -> None:
+    def _reconstruct(self) -> np.ndarray:
+        """Make the mesh; how often each point was blamed for what stood in the way, ``int64[P]``."""
         points = self._cloud
         depth = self._settings["octree_depth"] or mesh.octree_depth(points.points, points.spacings)
         weight = self._settings["point_weight"]
         made = mesh.reconstruct(points.points, points.normals, points.colours, depth, weight)
-        self._set_mesh(cloud.trimmed(made, points, self._settings["trim"]))
+        peeled = cloud.peeled(cloud.trimmed(made, points, self._settings["trim"]), points, self._cameras)
+        self._set_mesh(peeled.mesh)
+        return peeled.blames
 
     def render(self, camera: Any) -> Rendering:
         """The mesh in the colours of the photos; before there is one, the photos at the depths of the points."""

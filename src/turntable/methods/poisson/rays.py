@@ -16,10 +16,11 @@ SAME_SURFACE = 0.98
 
 class Hits(NamedTuple):
     """Where rays end: ``distances`` float64[N] in lengths of their directions, inf where nothing is hit;
-    ``colours`` float32[N, 3], interpolated between the vertices, 0 there."""
+    ``colours`` float32[N, 3], interpolated between the vertices, 0 there; ``faces`` int64[N], -1 there."""
 
     distances: np.ndarray
     colours: np.ndarray
+    faces: np.ndarray
 
 
 class Surface:
@@ -58,17 +59,18 @@ class Surface:
         """
         distances = np.full(len(directions), np.inf)
         colours = np.zeros((len(directions), 3), np.float32)
-        if self._scene is None:
-            return Hits(distances, colours)
+        faces = np.full(len(directions), -1)
+        if self._scene is None or not len(directions):
+            return Hits(distances, colours, faces)
         found = self._cast(np.broadcast_to(origin, directions.shape), directions)
         hit = np.flatnonzero(found["primID"] >= 0)
-        distances[hit] = found["tfar"][hit]
+        distances[hit], faces[hit] = found["tfar"][hit], found["primID"][hit]
         u, v = found["u"][hit, None], found["v"][hit, None]
         corners = self._mesh.colours[self._mesh.faces[found["primID"][hit]]].astype(np.float32) / np.float32(
             255
         )
         colours[hit] = corners[:, 0] * (1 - u - v) + corners[:, 1] * u + corners[:, 2] * v
-        return Hits(distances, colours)
+        return Hits(distances, colours, faces)
 
     def visible(self, points: np.ndarray, centre: np.ndarray) -> np.ndarray:
         """Whether nothing stands between ``points``, ``float64[N, 3]``, and a camera's ``centre``: ``bool[N]``."""
