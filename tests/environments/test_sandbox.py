@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from conftest import make_capture, make_method
 from turntable.bench import Bench
-from turntable.environments import sandbox
+from turntable.environments import place_of, sandbox
 from turntable.jobs import RunRequest, plan, work
 from turntable.record import State
 from turntable.run import Budget, RunFolder
@@ -229,16 +230,41 @@ def test_locks_are_held_for_it_and_not_by_it(bench: Bench) -> None:
     free.close()
 
 
-def test_what_is_in_an_envelope_is_open_until_that_is_closed(tmp_path: Path) -> None:
-    with (tmp_path / "lock").open("w") as first, (tmp_path / "lock").open("w") as second:
-        fcntl.flock(first, fcntl.LOCK_EX)
-        held = process.envelope([first.fileno()])
-        first.close()
+@walled
+def test_locks_are_free_when_nothing_inside_lives_and_not_before(bench: Bench, tmp_path: Path) -> None:
+    """The program's own end isn't that of a child which it leaves, nor does anything inside have what holds the lock."""
+    folder = bench.folder / "runs" / "leaves"
+    folder.mkdir(parents=True)
+    place = place_of(bench, bench.method("hostile"), True, lambda text: None)
+    with (tmp_path / "it").open("w") as other, (folder / "log").open("ab") as log:
+        with (tmp_path / "it").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            process_ = process.RunProcess(
+                ["/bin/sh", "-c", "ls -l /proc/*/fd; sleep 100"],
+                process.Quarters(folder, place),
+                log,
+                (file.fileno(),),
+            )
+        time.sleep(0.5)
         with pytest.raises(BlockingIOError):
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held.close()
-        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    process.envelope([]).close()
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        process_.end()
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    said = (folder / "log").read_text()
+    assert "socket:" in said and str(tmp_path / "it") not in said, said
+
+
+@walled
+def test_held_out_photos_are_hidden_where_links_lead_to_them_too(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (bench.captures_folder / "small").rename(tmp_path / "disk" / "small")
+    (bench.captures_folder / "small").symlink_to(tmp_path / "disk" / "small")
+    photo = bench.capture("small").held_out[0].image_path
+    real = photo.resolve()
+    assert real != photo
+    told = found(let_loose(bench, do="look", read=[str(photo), str(real)], write=[], connect=[]))
+    nothing = ("b''", "FileNotFoundError", "PermissionError")
+    assert told[f"read {photo}"] in nothing and told[f"read {real}"] in nothing
 
 
 @walled

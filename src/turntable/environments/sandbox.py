@@ -84,7 +84,7 @@ class Walls:
         Args:
             words: a program and its arguments.
             cwd: the folder that it works in.
-            held: a descriptor that stays open as long as anything lives inside, and that nothing inside has.
+            held: a descriptor that stays open as long as anything lives inside.
         """
         command = [
             str(shutil.which(PROGRAM) or PROGRAM), *(() if held is None else ("--sync-fd", str(held))),

@@ -1,8 +1,8 @@
 """A worker process: started, talked to, and ended with everything it started.
 
 It has a session of its own, so that Ctrl-C in the terminal reaches the supervisor alone. The run's lock and the device's are
-held as long as it lives, so that nobody starts the run again or uses the device: by whatever builds its walls, where it
-can't let go of them; without walls, by itself.
+held as long as it lives, so that nobody starts the run again or uses the device: outside of its walls, where it can't let
+go of them; without walls, by itself.
 """
 
 from __future__ import annotations
@@ -83,7 +83,19 @@ class Quarters:
 
     def command(self, words: Sequence[str], cwd: Path, held: int | None = None) -> list[str]:
         """The command that runs ``words`` there; ``held`` as :meth:`turntable.environments.place.Place.command` has it."""
-        return self.place.command(words, cwd, (self.folder, *self.read), self.write, self.hidden, held)
+        return self.place.command(words, cwd, (self.folder, *self.read), self.write, self.covered, held)
+
+    @property
+    def covered(self) -> tuple[Path, ...]:
+        """What is hidden, by every name that it would have: a folder that a link leads to is seen where it is, too."""
+        bound = {one: one.resolve() for one in (self.folder, *self.read, *self.write)}
+        others = [
+            real / path.relative_to(one)
+            for path in self.hidden
+            for one, real in bound.items()
+            if real != one and path.is_relative_to(one)
+        ]
+        return (*self.hidden, *others)
 
 
 class RunProcess:
@@ -145,14 +157,16 @@ class RunProcess:
         groups = [*self.limits.groups, *([] if cgroup is None else [cgroup.folder])]
         joined = os.pathsep.join(str(group / "cgroup.procs") for group in groups) or "-"
         channel, locks = descriptors
-        if not self._walled:
+        if not self._walled or not locks:
             self.process = launch(
                 quarters.command(words, cwd), joined, log, cwd, variables, (*channel, *locks)
             )
             return
-        with envelope(locks) as held:
-            command = quarters.command(words, cwd, held.fileno())
-            self.process = launch(command, joined, log, cwd, variables, (*channel, held.fileno()))
+        theirs, ours = socket.socketpair()
+        with theirs, ours:
+            command = quarters.command(words, cwd, theirs.fileno())
+            outside = (theirs.fileno(), ours.fileno(), *locks)
+            self.process = launch(command, joined, log, cwd, variables, channel, outside)
 
     def _start_in_container(
         self,
@@ -172,7 +186,7 @@ class RunProcess:
         self.limits = Limits(place.engine.memory, place.engine.processes)
         container = self._container = InContainer(place.engine, f"turntable-{cgroup_name(quarters.folder)}")
         try:
-            mounts = Mounts((quarters.folder, *quarters.read), quarters.write, quarters.hidden)
+            mounts = Mounts((quarters.folder, *quarters.read), quarters.write, quarters.covered)
             cards = quarters.device.startswith("cuda")
             allowance = Allowance(quarters.most_memory_bytes, quarters.most_processes, cards)
             command = place.start(container.name, container.door.folder, mounts, allowance)
@@ -235,17 +249,6 @@ class InContainer:
         self.engine.remove_container(self.name)
 
 
-def envelope(descriptors: Sequence[int]) -> socket.socket:
-    """A socket on its way to which are copies of ``descriptors``: they are open as long as it is, and nobody can close them.
-
-    bubblewrap holds one descriptor as long as anything lives inside of its walls (``--sync-fd``), and these are two.
-    """
-    held, sending = socket.socketpair()
-    with sending:
-        socket.send_fds(sending, [b"0"], list(descriptors))
-    return held
-
-
 def launch(
     command: Sequence[str],
     groups: str,
@@ -253,6 +256,7 @@ def launch(
     cwd: Path,
     variables: dict[str, str],
     inherited: Sequence[int],
+    outside: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a command in a session of its own, that dies with us.
 
@@ -263,19 +267,21 @@ def launch(
         cwd: the folder that it works in.
         variables: its environment's.
         inherited: descriptors that it keeps.
+        outside: those that are held beside it, as :mod:`turntable.worker.launch` takes them.
 
     Raises:
         OSError: it can't be started.
     """
+    held = ":".join(map(str, outside)) or "-"
     # Isolated, and without site: it only asks to die with us, joins the groups and becomes the command.
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), groups, *command],
+        [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), groups, held, *command],
         cwd=cwd,
         env=variables,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        pass_fds=tuple(inherited),
+        pass_fds=(*inherited, *outside),
         start_new_session=True,
     )
 
