@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from conftest import make_capture
 from turntable.bench import Bench
-from turntable.conformance import check
-from turntable.environments import build, environments_of
+from turntable.environments import build, environments_of, place_of
 from turntable.errors import TurntableError
+from turntable.jobs import RunRequest, plan, work
 from turntable.methods.nerfacto.pixels import Pixels
+from turntable.record import State
+from turntable.run import Budget
+from turntable.turns.watcher import Watcher
+from turntable.worker import contract
 
-LIGHT = {"rays_per_batch": "32", "sampling": "0.05"}
+LIGHT = {"rays_per_batch": "32", "sampling": "0.05", "log2_hashmap_size": "12"}
 """Settings with which a step on a CPU takes a fraction of a second."""
 
 
@@ -86,16 +92,113 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         environments_of(bench).remove(environment.hash)
 
 
-def test_nerfacto_keeps_the_contract(bench: Bench, tmp_path: Path) -> None:
+def test_nerfacto_is_run_and_scored(bench: Bench) -> None:
+    capture = make_capture(bench.captures_folder / "small", views=5)
+    settings = tuple(f"{name}={value}" for name, value in LIGHT.items())
+    wanted = RunRequest(("nerfacto",), Budget(steps=2), settings=settings)
+    (folder,) = plan(bench, capture, wanted)
+    (row,) = work(bench, [folder], wanted.handling, Watcher())
+    assert row.state is State.DONE, row.cause
+    assert {score.metric for score in bench.record.scores(folder.id)} >= {"psnr", "ssim"}
+
+
+DRIVER = """
+import json, sys, types
+from pathlib import Path
+sys.path.append(sys.argv[1])
+import numpy as np, torch
+from worker.contract import Camera
+from worker.loading import load_class
+
+made = load_class(Path(sys.argv[2]), "nerfacto:Nerfacto")
+
+
+class Photo:
+    def __init__(self, number, camera):
+        self.camera, self.mask, self.name = camera, None, str(number)
+        self.image_u8 = np.random.default_rng(number).integers(0, 256, (camera.height, camera.width, 3), np.uint8)
+
+
+def camera(angle, width=9, height=7):
+    turn, tilt = np.radians(angle), 0.3
+    z = np.array([-np.cos(turn) * np.cos(tilt), -np.sin(turn) * np.cos(tilt), -np.sin(tilt)])
+    x = np.cross(z, [0, 0, 1]); x /= np.linalg.norm(x)
+    R = np.stack([x, np.cross(z, x), z])
+    return Camera(width, height, 11.0, 12.0, 4.2, 3.1, R, R @ (z * 3 - np.array([5e5, 20, 3])))
+
+
+class Photos(list):
+    background, has_alpha = np.ones(3, np.float32), False
+
+
+photos = Photos(Photo(number, camera(40 * number)) for number in range(4))
+settings = json.loads(sys.argv[3])
+
+
+def begin():
+    return made(photos, settings, 0, "cpu")
+"""
+
+RAYS = """
+one, seen = begin(), camera(100, 5, 3)
+bundle = one._to_nerfstudio([seen]).generate_rays(0, keep_shape=True)
+rows, columns = np.mgrid[:3, :5]
+there = np.stack([(columns + 0.5 - seen.cx) / seen.fx, (rows + 0.5 - seen.cy) / seen.fy, np.ones((3, 5))], -1) * 2.5
+world = (there - seen.t) @ seen.R  # points of depth 2.5 at pixel centres
+theirs = one._scale * world @ one._orient.T + one._shift
+along = theirs - bundle.origins.numpy()
+length = np.linalg.norm(along, axis=-1)
+assert np.abs(along / length[..., None] - bundle.directions.numpy()).max() < 1e-4
+z = length / one._scale / bundle.metadata["directions_norm"][..., 0].numpy()
+assert np.abs(z - 2.5).max() < 1e-3, z
+assert np.abs(one._cameras.camera_to_worlds[..., 3]).max() <= 1.0001
+"""
+
+BITS = """
+import tempfile
+one = begin()
+one._scaler = torch.amp.GradScaler("cpu", enabled=True)  # as on a card
+for _ in range(13):
+    one.step()
+folder = Path(tempfile.mkdtemp())
+one.save(folder)
+two = begin()
+two._scaler = torch.amp.GradScaler("cpu", enabled=True)
+two.load(folder)
+first, second = one.render(camera(17)), two.render(camera(17))
+for a, b in zip(first, second):
+    assert np.array_equal(a, b)
+for size in ((1, 1), (64, 3), (37, 23)):
+    assert one.render(camera(50, *size)).image.shape == (size[1], size[0], 3)
+three = begin()
+three._scaler = torch.amp.GradScaler("cpu", enabled=True)
+three.load(folder)  # one that didn't render in between
+alone = made(photos[:1], settings, 0, "cpu")
+assert np.isfinite(alone.step()["loss"]) and np.isfinite(alone.render(camera(0)).image).all()
+losses = [[it.step()["loss"] for _ in range(6)] for it in (one, two, three)]
+assert losses[0] == losses[1] == losses[2], losses
+"""
+
+
+@pytest.mark.parametrize(
+    "code", [RAYS, BITS], ids=["rays are the contract's", "bits outlast saving and rendering"]
+)
+def test_in_its_environment(bench: Bench, tmp_path: Path, code: str) -> None:
     method = bench.method("nerfacto")
-    capture = make_capture(bench.captures_folder / "small", views=4)
-    said: list[str] = []
-    found = check(bench, method, capture, "cpu", True, said.append, method.configure(LIGHT))
-    assert [one.what for one in found if one.good is False] == [], "\n".join(said)
-
-
-def test_a_trained_camera_is_nerfstudios_default_and_can_be_asked_for(bench: Bench) -> None:
-    settings: dict[str, Any] = bench.method("nerfacto").configure({"camera_optimizer": "SO3xR3"})
-    assert settings["camera_optimizer"] == "SO3xR3"
-    with pytest.raises(TurntableError, match="off"):
-        bench.method("nerfacto").configure({"camera_optimizer": "SE3"})
+    place = place_of(bench, method, True, lambda text: None)
+    turntable = Path(contract.__file__).parents[1]
+    settings = json.dumps({**method.configure(LIGHT), "camera_optimizer": "SO3xR3"})
+    words = [
+        str(place.python),
+        "-W",
+        "ignore",
+        "-c",
+        DRIVER + code,
+        str(turntable),
+        str(method.folder),
+        settings,
+    ]
+    answer = subprocess.run(
+        words, capture_output=True, text=True, check=False, env={**os.environ, **place.variables()}
+    )
+    assert answer.returncode == 0, answer.stderr[-2000:]

@@ -4,8 +4,8 @@ GROUPS are the files of control groups that take a process in, joined by colons,
 program is started: so nothing that the program starts, however soon, is born outside.
 
 LOCKS are ``-``, or descriptors joined by colons, for a program that builds walls: both ends of a socket, of which the
-program keeps the first open as long as anything lives inside; then those of locks, which are held here, where nothing inside can
-let go of them. The program is then a child, and dies with this process.
+program keeps the first open as long as anything lives inside; then those of locks, which are held here, where nothing
+inside can let go of them. The program is then a child, and dies with this process.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ LAST_RATE, DECAY_STEPS = 0.01, 200_000
 """Step sizes fall exponentially to this share of the first in so many steps (nerfstudio 1.1.5, method_configs.py)."""
 CAMERA_RATE, CAMERA_LAST_RATE, CAMERA_DECAY_STEPS = 1e-3, 0.1, 5_000
 """The same for the corrections of cameras."""
+SAMPLER = ("_anneal", "_steps_since_update", "_step")
+"""What nerfstudio's sampler knows of how far training is, and its state_dict leaves out."""
 OPENGL = np.diag([1.0, -1.0, -1.0])
 
 
@@ -123,6 +125,7 @@ class Nerfacto:
             implementation="torch",
             average_init_density=0.01,  # of nerfstudio's own configuration of the method "nerfacto"
             eval_num_rays_per_chunk=self._settings["rays_per_chunk"],
+            log2_hashmap_size=self._settings["log2_hashmap_size"],
             camera_optimizer=CameraOptimizerConfig(mode=self._settings["camera_optimizer"]),
         )
         config.num_proposal_samples_per_ray = tuple(map(self._samples, config.num_proposal_samples_per_ray))
@@ -173,7 +176,9 @@ class Nerfacto:
             loss = torch.stack([*losses.values()]).sum()
         self._scaler.scale(loss).backward()
         for optimizer, _ in self._optimizers.values():
-            self._scaler.step(optimizer)
+            # In most steps the proposal networks are only asked, and have no gradients: which a scaler takes for a mistake.
+            if any(one.grad is not None for group in optimizer.param_groups for one in group["params"]):
+                self._scaler.step(optimizer)
         before = self._scaler.get_scale()
         self._scaler.update()
         if self._scaler.get_scale() >= before:  # else the gradients overflowed, and no step was made
@@ -196,9 +201,14 @@ class Nerfacto:
     def render(self, camera: Any) -> Rendering:
         """What ``camera`` sees, with the mean of the photos' appearances."""
         self._model.eval()
+        sampler = self._model.proposal_sampler
+        since_update = (
+            sampler._steps_since_update
+        )  # nerfstudio counts a rendering as an update of the proposal networks
         with torch.no_grad(), torch.autocast(self._device.type, enabled=self._mixed):
             rays = self._to_nerfstudio([camera]).to(self._device).generate_rays(0, keep_shape=True)
             outputs = self._model.get_outputs_for_camera_ray_bundle(rays)
+        sampler._steps_since_update = since_update
         along = outputs["depth"][..., 0].float() / self._scale
         z = along / rays.metadata["directions_norm"][..., 0]
         return Rendering(
@@ -230,7 +240,7 @@ class Nerfacto:
             "schedules": counts,
             "generator": self._generator.bit_generator.state,
             "scaler": self._scaler.state_dict(),
-            "sampler": {"steps_since_update": sampler._steps_since_update, "step": sampler._step},
+            "sampler": {name: float(getattr(sampler, name)) for name in SAMPLER},
         }
         (folder / "state.json").write_text(json.dumps(document))
 
@@ -257,9 +267,8 @@ class Nerfacto:
         self._steps = document["steps"]
         self._generator.bit_generator.state = document["generator"]
         self._scaler.load_state_dict(document["scaler"])
-        sampler = self._model.proposal_sampler
-        sampler._steps_since_update = document["sampler"]["steps_since_update"]
-        sampler._step = document["sampler"]["step"]
+        for name in SAMPLER:
+            setattr(self._model.proposal_sampler, name, document["sampler"][name])
 
 
 def _pose(camera: Any) -> np.ndarray:
