@@ -186,13 +186,18 @@ def support(cloud: Cloud) -> np.ndarray:
 
 
 def trimmed(mesh: Mesh, cloud: Cloud, spacings: float) -> Mesh:
-    """The mesh without what is farther from all points than so many of the ``spacings`` there; 0: all of it."""
+    """The mesh without what is farther from all points than so many of the ``spacings`` there; 0: all of it.
+
+    COLMAP leaves vertices black that have no point in their cells; they get the colour of the nearest.
+    """
     from scipy.spatial import cKDTree
 
-    if not spacings or not len(mesh.faces):
+    if not len(mesh.faces):
         return mesh
     distances, nearest = cKDTree(cloud.points).query(mesh.vertices)
-    near = distances <= spacings * cloud.spacings[nearest]
+    black = ~mesh.colours.any(1, keepdims=True)
+    colours = np.where(black, cloud.colours[nearest], mesh.colours)
+    near = distances <= spacings * cloud.spacings[nearest] if spacings else np.ones(len(distances), bool)
     faces = mesh.faces[near[mesh.faces].all(1)]
     used, rows = np.unique(faces, return_inverse=True)
-    return Mesh(mesh.vertices[used], mesh.colours[used], rows.reshape(-1, 3).astype(np.int32))
+    return Mesh(mesh.vertices[used], colours[used], rows.reshape(-1, 3).astype(np.int32))
