@@ -469,6 +469,10 @@ def _check_runnable(method: Method, device: str, budget: Budget) -> None:
         if not fitting(device):
             there = ", ".join(found.name for found in devices())
             raise TurntableError(f"--device {device} needs such a card; this machine has: {there}.")
+    elif device not in method.devices:
+        raise TurntableError(
+            f"Method {method.name} runs on {', '.join(method.devices)}, not on {device}: --device cuda takes any card."
+        )
     if method.task != VIEWS:
         raise TurntableError(
             f"Method {method.name} is for the task {method.task!r}; this version runs 'views'."

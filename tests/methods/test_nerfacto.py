@@ -173,7 +173,7 @@ for size in ((1, 1), (64, 3), (37, 23)):
 three = begin()
 three._scaler = torch.amp.GradScaler("cpu", enabled=True)
 three.load(folder)  # one that didn't render in between
-alone = made(photos[:1], settings, 0, "cpu")
+alone = made(Photos(photos[:1]), settings, 0, "cpu")
 assert np.isfinite(alone.step()["loss"]) and np.isfinite(alone.render(camera(0)).image).all()
 losses = [[it.step()["loss"] for _ in range(6)] for it in (one, two, three)]
 assert losses[0] == losses[1] == losses[2], losses

@@ -117,8 +117,10 @@ def fitting_voxel(
         return 0.0
     voxel = pixels * float(np.median(np.concatenate(footprints)))
     everything = np.concatenate(points)
-    while blocks_of(everything, voxel * block) > most_blocks:
-        voxel *= 1.1
+    while (blocks := blocks_of(everything, voxel * block)) > most_blocks:
+        voxel *= max(
+            1.1, float(np.sqrt(blocks / most_blocks))
+        )  # a surface's blocks go down with the square of their edge
     return voxel
 
 

@@ -19,14 +19,14 @@ LEVELS = (6, 12)
 
 
 class Mesh(NamedTuple):
-    """``vertices`` float32[N, 3] in the world, ``colours`` uint8[N, 3], ``faces`` int32[M, 3]."""
+    """``vertices`` float64[N, 3] in the world, ``colours`` uint8[N, 3], ``faces`` int32[M, 3]."""
 
     vertices: np.ndarray
     colours: np.ndarray
     faces: np.ndarray
 
 
-EMPTY = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros((0, 3), np.int32))
+EMPTY = Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.uint8), np.zeros((0, 3), np.int32))
 
 
 def reconstruct(
@@ -55,10 +55,10 @@ def reconstruct(
     options.num_threads = 1
     with TemporaryDirectory(prefix="poisson-") as scratch:
         source, target = Path(scratch) / "points.ply", Path(scratch) / "mesh.ply"
-        write_points(source, (points - middle) / size, normals, colours)
+        write_points(source, ((points - middle) / size).astype(np.float32), normals, colours)
         pycolmap.poisson_meshing(source, target, options)
         mesh = read_mesh(target)
-    return mesh._replace(vertices=(mesh.vertices * size + middle).astype(np.float32))
+    return mesh._replace(vertices=mesh.vertices * size + middle)
 
 
 def octree_depth(points: np.ndarray, spacings: np.ndarray) -> int:
@@ -70,8 +70,8 @@ def octree_depth(points: np.ndarray, spacings: np.ndarray) -> int:
 
 
 def write_points(path: Path, points: np.ndarray, normals: np.ndarray, colours: np.ndarray) -> None:
-    """Write points with normals and colours as a binary PLY."""
-    fields = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
+    """Write points with normals and colours as a binary PLY, with coordinates of as many bits as ``points`` has."""
+    fields = [*((name, points.dtype.str) for name in "xyz"), *((name, "<f4") for name in ("nx", "ny", "nz"))]
     rows = np.empty(len(points), [*fields, *((name, "u1") for name in ("red", "green", "blue"))])
     for values, names in (
         (points, "xyz"),
@@ -85,7 +85,7 @@ def write_points(path: Path, points: np.ndarray, normals: np.ndarray, colours: n
 
 def write_mesh(path: Path, mesh: Mesh) -> None:
     """Write a mesh as a binary PLY with a colour for each vertex."""
-    rows = np.empty(len(mesh.vertices), [*((name, "<f4") for name in "xyz"), *_COLOURS])
+    rows = np.empty(len(mesh.vertices), [*((name, "<f8") for name in "xyz"), *_COLOURS])
     for axis, name in enumerate("xyz"):
         rows[name] = mesh.vertices[:, axis]
     for axis, (name, _) in enumerate(_COLOURS):
@@ -98,13 +98,14 @@ def write_mesh(path: Path, mesh: Mesh) -> None:
 
 
 _COLOURS = (("red", "u1"), ("green", "u1"), ("blue", "u1"))
+_PLY_NAMES = {np.dtype("f8"): "double", np.dtype("f4"): "float", np.dtype("u1"): "uchar"}
 _PLY_TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1", "uint8": "u1", "int": "<i4", "uint": "<u4"}
 
 
 def _header(element: str, fields: np.dtype) -> bytes:
     lines = ["ply", "format binary_little_endian 1.0", f"element {element}"]
     for name in fields.names or ():
-        lines.append(f"property {'float' if fields[name].kind == 'f' else 'uchar'} {name}")
+        lines.append(f"property {_PLY_NAMES[fields[name]]} {name}")
     return "\n".join(lines).encode() + b"\n"
 
 
@@ -130,7 +131,7 @@ def read_mesh(path: Path) -> Mesh:
     if (triangles["count"] != 3).any():
         raise ValueError(f"{path} has faces that are no triangles")
     return Mesh(
-        np.stack([vertices[name] for name in "xyz"], 1).astype(np.float32),
+        np.stack([vertices[name] for name in "xyz"], 1).astype(np.float64),
         np.stack([vertices[name] for name, _ in _COLOURS], 1).astype(np.uint8),
         triangles["rows"].astype(np.int32),
     )

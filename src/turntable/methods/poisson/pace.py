@@ -10,8 +10,8 @@ import math
 SHARES = (0.4, 0.8)
 """Share of the budget by which photos, then pairs of photos, are to be done; the rest is for points and mesh."""
 
-LAST = 0.9
-"""Share of a budget of time after which no other step may come."""
+LAST = SHARES[1]
+"""Share of a budget of time after which no other step may come: what is missing then, without the mesh, is everything."""
 
 
 def total_steps(fraction: float | None, steps: int) -> int | None:
