@@ -32,7 +32,8 @@ def workshop(tmp_path: Path) -> Workshop:
 
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     (path := tmp_path / "script.py").write_text(
-        "import sys, pathlib\nout = pathlib.Path(sys.argv[1])\n" + code
+        "import sys, pathlib\nout = pathlib.Path(sys.argv[1])\n(out / 'architectures.txt').write_text('8.6+PTX')\n"
+        + code
     )
     monkeypatch.setattr(compiling, "SCRIPTS", {"curved": (path, "kernels.so")})
 
@@ -57,7 +58,9 @@ def test_what_is_compiled_lies_with_its_package_and_only_once(
     assert made.read_text() == str(made.with_name("__init__.py"))
     assert not workshop.venv.with_name("compiled").exists()
     assert said_by(workshop) == [], "it is there already"
-    assert workshop.compile([Wheel(Path("other-1.0-py3-none-any.whl"), "0" * 64)], said_by) is None
+    assert workshop.compile([Wheel(Path("other-1.0-py3-none-any.whl"), "0" * 64)], said_by) == {}
+    made.unlink()
+    assert workshop.compile([WHEEL], lambda text: None) == {"curved": "8.6+PTX"}
 
 
 @needs_walls

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from turntable.environments.probe import Graphics, look, refusals, torch_cuda
+from turntable.environments.probe import Graphics, look, not_covered, refusals, torch_cuda
 from turntable.environments.recipe import Package
 
 
@@ -101,3 +101,22 @@ def test_nvcc_is_looked_for_where_torch_looks(
     assert look().nvcc == (11, 8)
     monkeypatch.setenv(variable, str(tmp_path / "toolkit"))
     assert look().nvcc == (12, 8)
+
+
+@pytest.mark.parametrize(
+    ("architectures", "card", "covered"),
+    [
+        ("8.6", (8, 6), True),
+        ("8.0", (8, 6), True),
+        ("8.6", (8, 0), False),
+        ("8.6", (9, 0), False),
+        ("8.6+PTX", (9, 0), True),
+        ("9.0+PTX", (8, 9), False),
+        ("7.5;8.0 9.0+PTX", (12, 0), True),
+    ],
+)
+def test_what_was_compiled_for_other_cards_is_noticed(
+    architectures: str, card: tuple[int, int], covered: bool
+) -> None:
+    lacking = not_covered(architectures, Graphics(driver=(580,), cards=(("Card", card),)))
+    assert lacking == ("" if covered else f"Card ({card[0]}.{card[1]})")

@@ -156,6 +156,12 @@ def _build_packages(
     recipe = recipe_of(bench, method)
     environments = environments_of(bench)
     if (found := environments.find(recipe)) is not None:
+        for package, architectures in found.document.get("compiled", {}).items():
+            if lacking := probe.not_covered(architectures, probe.look()):
+                raise TurntableError(
+                    f"In environment {found.hash}, {package} was compiled for compute capability {architectures}, and not for "
+                    f"{lacking}: turntable env remove {found.hash}, then env build {method.name}."
+                )
         return found
     if reasons := probe.refusals(recipe.here, probe.look(), needs_card=method.devices == ("cuda",)):
         raise TurntableError(f"Method {method.name} can't live here: {'; '.join(reasons)}.")

@@ -4,7 +4,7 @@
 gsplat's wheel on the package index holds sources, which it would compile when it is first used: for minutes, in every run
 anew, since a run's home folder is its own. It looks for a module ``gsplat.csrc`` before that; this makes it.
 
-    python compile_gsplat.py OUT        writes OUT/csrc.so; what nvcc says goes to standard output
+    python compile_gsplat.py OUT        writes OUT/csrc.so, and for what it is, OUT/architectures.txt
 
 An nvcc among the environment's packages (NVIDIA's wheels, of CUDA 13 on) is preferred to the machine's. Code is made for the
 cards of this machine, or for those that TORCH_CUDA_ARCH_LIST names.
@@ -85,6 +85,7 @@ def main(out: Path) -> None:
         verbose=True,
     )
     print("compiled for", os.environ["TORCH_CUDA_ARCH_LIST"], "with", len(dir(module)), "names", flush=True)
+    (out / "architectures.txt").write_text(os.environ["TORCH_CUDA_ARCH_LIST"])
     shutil.copyfile(scratch / "csrc.so", out / "csrc.so")
     shutil.rmtree(scratch)
 

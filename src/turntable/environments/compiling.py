@@ -19,6 +19,10 @@ from .interpreters import Interpreter
 from .uv import words_of
 from .wheels import Wheel
 
+ARCHITECTURES = "architectures.txt"
+COMPILERS_OWN = ("CC", "CXX", "MAX_JOBS", "NVCC_CCBIN")
+"""Variables by which a user chooses compilers, which a method has no business with."""
+
 SCRIPTS = {"gsplat": (Path(__file__).with_name("compile_gsplat.py"), "csrc.so")}
 """By package: what compiles it, run as ``python SCRIPT OUT`` in the environment, and the file that it leaves in OUT, which
 belongs into the package's folder."""
@@ -40,24 +44,29 @@ class Workshop:
     log: Path
     from_sources: bool
 
-    def compile(self, wheels: Sequence[Wheel], say: Callable[[str], None]) -> None:
+    def compile(self, wheels: Sequence[Wheel], say: Callable[[str], None]) -> dict[str, str]:
         """Compile what has to be, for the cards of this machine or those that TORCH_CUDA_ARCH_LIST names.
 
         Args:
             wheels: the environment's.
             say: told what is being done, a line each.
 
+        Returns:
+            By package, the architectures that it was compiled for, as TORCH_CUDA_ARCH_LIST has them.
+
         Raises:
             TurntableError: it can't be compiled.
         """
+        made = {}
         for wheel in wheels:
             if wheel.name in SCRIPTS:
-                self._compile(wheel, *SCRIPTS[wheel.name], say)
+                script, file = SCRIPTS[wheel.name]
+                (package,) = self.venv.glob(f"lib/python*/site-packages/{wheel.name}")
+                if not (package / file).exists():  # else its wheel brings it
+                    made[wheel.name] = self._compile(wheel, script, package / file, say)
+        return made
 
-    def _compile(self, wheel: Wheel, script: Path, file: str, say: Callable[[str], None]) -> None:
-        (package,) = self.venv.glob(f"lib/python*/site-packages/{wheel.name}")
-        if (package / file).exists():  # a wheel that brings it
-            return
+    def _compile(self, wheel: Wheel, script: Path, target: Path, say: Callable[[str], None]) -> str:
         no_walls = sandbox.why_not()
         if no_walls is not None and not self.from_sources:
             raise TurntableError(
@@ -72,7 +81,8 @@ class Workshop:
         if no_walls is None:
             read = (self.venv, self.interpreter.folder, script)
             words = sandbox.Walls(read, (out,)).around(words, out)
-            variables = sandbox.variables(os.environ)
+            chosen = {name: os.environ[name] for name in COMPILERS_OWN if name in os.environ}
+            variables = {**sandbox.variables(os.environ), **chosen}
         with self.log.open("ab") as log:
             log.write(f"$ {' '.join(words)}\n".encode())
             log.flush()
@@ -88,5 +98,7 @@ class Workshop:
             said = self.log.read_text(errors="replace").splitlines()
             faults = [line for line in said if "error:" in line.lower()] or said[-1:]
             raise TurntableError(f"{wheel.name} can't be compiled: {words_of(faults[0])}")
-        shutil.move(out / file, package / file)
+        architectures = (out / ARCHITECTURES).read_text()
+        shutil.move(out / target.name, target)
         shutil.rmtree(out)
+        return architectures

@@ -154,8 +154,8 @@ class Environments:
             aside.mkdir()
             self._install(aside / "venv", wheels, interpreter, log)
             (aside / REQUIREMENTS).unlink()
-            if compiles_here(recipe):
-                Workshop(aside / "venv", interpreter, log, from_sources).compile(wheels, say)
+            workshop = Workshop(aside / "venv", interpreter, log, from_sources)
+            compiled = workshop.compile(wheels, say) if compiles_here(recipe) else {}
             document = {
                 "format": FORMAT,
                 "hash": recipe.hash,
@@ -164,6 +164,7 @@ class Environments:
                 "interpreter": interpreter.folder.name,
                 "replaced": list(recipe.replaced),
                 "without": list(recipe.without),
+                "compiled": compiled,
                 "packages": [
                     {
                         "name": wheel.name,

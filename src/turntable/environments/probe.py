@@ -174,6 +174,23 @@ def _compiler_refusals(what: str, cuda: tuple[int, int] | None, machine: Graphic
     return found
 
 
+def not_covered(architectures: str, machine: Graphics) -> str:
+    """The first of a machine's cards on which code for ``architectures`` doesn't run, with its capability; "" if it does.
+
+    Args:
+        architectures: as TORCH_CUDA_ARCH_LIST has them, ``8.0 8.6+PTX``. Code for 8.0 runs on 8.x from there on, PTX on
+            all that came later (CUDA's guide, "binary compatibility").
+        machine: what is here.
+    """
+    made = [
+        (_two(text.removesuffix("+PTX")), text.endswith("+PTX")) for text in re.split(r"[ ;]+", architectures)
+    ]
+    for name, card in machine.cards:
+        if not any(one <= card and (portable or one[0] == card[0]) for one, portable in made):
+            return f"{name} ({_text(card)})"
+    return ""
+
+
 def look() -> Graphics:
     """What this machine has."""
     driver: tuple[int, ...] | None = None
@@ -187,7 +204,7 @@ def look() -> Graphics:
             driver = tuple(int(part) for part in version.split("."))
             cards.append((name, _two(capability)))
     nvcc = re.search(r"release (\d+)\.(\d+)", _ask(_where_nvcc_is(), "--version"))
-    gcc = re.match(r"\d+", _ask("g++", "-dumpversion"))
+    gcc = re.match(r"\d+", _ask(os.environ.get("NVCC_CCBIN") or "g++", "-dumpversion"))
     return Graphics(
         driver, tuple(cards), (int(nvcc[1]), int(nvcc[2])) if nvcc else None, int(gcc[0]) if gcc else None
     )
