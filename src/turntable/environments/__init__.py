@@ -159,7 +159,7 @@ def _build_packages(
         for package, architectures in found.document.get("compiled", {}).items():
             if lacking := probe.not_covered(architectures, probe.look()):
                 raise TurntableError(
-                    f"In environment {found.hash}, {package} was compiled for compute capability {architectures}, and not for "
+                    f"In environment {found.hash}, {package} was compiled for compute capability {architectures}, not for "
                     f"{lacking}: turntable env remove {found.hash}, then env build {method.name}."
                 )
         return found
