@@ -104,7 +104,8 @@ class Painter:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The photos' colours in ``places``, ``float32[N, 3]``, and whether any photo has the place, ``bool[N]``.
 
-        What is no ``hit``, ``bool[N]``, is behind nothing, since it isn't anywhere.
+        What is no ``hit``, ``bool[N]``, is behind nothing, since it isn't anywhere. What is hidden from every photo is
+        most often seen through a gap, where something not far behind its true place is hit: then nothing hides it.
         """
         penalty = np.stack([blend.penalties(places, camera, self._cameras[index]) for index in chosen])
         pixels = [self._cameras[index].project(places)[0] for index in chosen]
@@ -114,9 +115,12 @@ class Painter:
                 columns, lines = pixels[row][rows].astype(int).T
                 counts = mask[lines.clip(0, mask.shape[0] - 1), columns.clip(0, mask.shape[1] - 1)] > 0
                 penalty[row, rows[~counts]] = np.inf
-            rows = rows[hit[rows]]
+        unhidden = penalty.copy()
+        for row, index in enumerate(chosen):
+            rows = np.flatnonzero(np.isfinite(penalty[row]) & hit)
             seen = surface.visible(places[rows], self._cameras[index].centre)
             penalty[row, rows[~seen]] = np.inf
+        penalty = np.where(np.isfinite(penalty).any(0), penalty, unhidden)
         weights = blend.weights(penalty, self._most).astype(np.float32)
         colours = np.zeros((len(places), 3), np.float32)
         for row, index in enumerate(chosen):
