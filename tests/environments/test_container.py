@@ -453,6 +453,12 @@ class Method:
         found["pids"] = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
         found["environment"] = sorted(os.environ)
         found["capabilities"] = [line for line in open("/proc/self/status") if line.startswith("CapEff")]
+        try:
+            of_the_first = os.listdir("/proc/1/fd")
+        except PermissionError:
+            of_the_first = []
+        found["of the first"] = [attempt(open, "/proc/1/fd/" + name, "rb") for name in of_the_first]
+        found["attach"] = ctypes.CDLL(None).ptrace(16, 1, None, None)  # PTRACE_ATTACH
         found["open"] = sorted(os.readlink("/proc/self/fd/" + name) for name in os.listdir("/proc/self/fd")
                                if os.path.exists("/proc/self/fd/" + name))
         self.found = found
@@ -505,6 +511,7 @@ def test_nothing_is_seen_written_or_reached_but_what_is_its_own(
     assert found["connect"] in ("ConnectionRefusedError", "OSError")
     assert len(found["pids"]) == 2 and "COMPANY_TOKEN" not in found["environment"]
     assert [line.split()[1] for line in found["capabilities"]] == ["0000000000000000"]
+    assert set(found["of the first"]) <= {"PermissionError"} and found["attach"] == -1, "the first has the locks"
     assert not [path for path in found["open"] if path.endswith("lock")], "it could let go of its run's"
 
 

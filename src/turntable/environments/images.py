@@ -48,7 +48,7 @@ OLDEST_PYTHON = (3, 8)
 _BY_DIGEST = re.compile(r"(?P<registry>[^/]+)/(?P<path>[a-z0-9._/-]+)(?::[\w.-]+)?@sha256:[0-9a-f]{64}")
 
 _LOOK = (
-    "import json, sys, numpy;"
+    "import ctypes, json, sys, numpy;"
     "print(json.dumps({'version': list(sys.version_info[:3]), 'numpy': numpy.__version__}))"
 )
 
