@@ -6,12 +6,15 @@ container, the second half is skipped and says why.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import fcntl
 import functools
+import gzip
 import io
 import itertools
 import json
+import lzma
 import os
 import shutil
 import signal
@@ -45,6 +48,7 @@ from turntable.environments.engine import Engine, look, understood
 from turntable.environments.images import (
     all_images,
     bases_by_tag,
+    check,
     load,
     names_in,
     packed_name,
@@ -298,6 +302,19 @@ def archive_with(path: Path, **lists: Any) -> Path:
             "manifest": [{"RepoTags": [packed_name("h")]}],
             "index": {"manifests": [{"annotations": {"io.containerd.image.name": "debian:12"}}]},
         },
+        {
+            "manifest": [{"RepoTags": [packed_name("h")]}],
+            "index": {"manifests": [{"annotations": {"org.opencontainers.image.ref.name": "debian:12"}}]},
+        },
+        {"manifest": [{"RepoTags": [packed_name("h")], "repotags": ["debian:12"]}]},
+        {
+            "manifest": [{"RepoTags": [packed_name("h")]}],
+            "index": {
+                "Manifeſts": [{"annotations": {"io.containerd.image.name": "debian:12"}}],
+                "manifests": [],
+            },
+        },
+        {"manifest": [{"RepoTags": [packed_name("h")], "Layers": ["x" * (1 << 20)]}]},
         {"manifest": [{"RepoTags": None}]},
         {"manifest": {"RepoTags": 1}},
         {"manifest": 3},
@@ -309,6 +326,82 @@ def test_an_archive_that_would_take_another_images_name_is_not_loaded(
     never = Engine("podman", "/bin/false", "0", rootless=True, memory=False, processes=False)
     with pytest.raises(TurntableError, match=r"not loaded|no image, or damaged"):
         load(never, archive_with(tmp_path / "image.tar", **lists), "h", tmp_path / "log")
+
+
+GOOD = json.dumps([{"RepoTags": [packed_name("h")]}]).encode()
+BAD = json.dumps([{"RepoTags": ["docker.io/library/debian:12"]}]).encode()
+
+
+def member(name: str, data: bytes = b"", form: int = tarfile.USTAR_FORMAT, **fields: Any) -> bytes:
+    """A member of an archive, as it lies there."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info.tobuf(form) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def patched(block: bytes, at: int, data: bytes) -> bytes:
+    """A member with other bytes in its header, and the checksum that fits."""
+    header = bytearray(block[:512])
+    header[at : at + len(data)] = data
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + block[512:]
+
+
+GOOD_MEMBER = member("manifest.json", GOOD)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("a/../manifest.json", BAD), GOOD_MEMBER],
+        [member("./manifest.json", BAD), GOOD_MEMBER],
+        [member("/manifest.json", BAD), GOOD_MEMBER],
+        [member("../manifest.json", BAD), GOOD_MEMBER],
+        [GOOD_MEMBER, GOOD_MEMBER],
+        [GOOD_MEMBER, member("index.json", type=tarfile.SYMTYPE, linkname="other")],
+        [GOOD_MEMBER, member("index.json", type=tarfile.LNKTYPE, linkname="other")],
+        [GOOD_MEMBER, member("x", type=tarfile.SYMTYPE, linkname="."), member("x/manifest.json", BAD)],
+        # A folder before the name, where other readers see none.
+        [patched(patched(member("index.json", BAD), 257, b"ustar  \0"), 345, b"x"), GOOD_MEMBER],
+        # A name for whatever follows, which other readers pass over.
+        [GOOD_MEMBER, tarfile.TarInfo.create_pax_global_header({"path": "x"}), member("index.json", BAD)],
+        [GOOD_MEMBER, member("index.json", BAD, tarfile.PAX_FORMAT, pax_headers={"path": "x"})],
+        # A size that is 0 to one reader, and 1024 to another.
+        [patched(member("x"), 124, b"\0\0\x30002000\0"), GOOD_MEMBER],
+        [member("layer.tar", gzip.compress(bytes(1 << 20))), GOOD_MEMBER],
+        [member("blob", bz2.compress(bytes(1 << 20))), GOOD_MEMBER],
+        [member("blob", lzma.compress(bytes(1 << 20))), GOOD_MEMBER],
+        [member("blob", b"\x28\xb5\x2f\xfd" + bytes(60)), GOOD_MEMBER],
+        [patched(member("x"), 0, b"\x1f\x8b\x08\x04"), GOOD_MEMBER],
+        [member("manifest.json", b"[" * (1 << 19))],
+    ],
+)
+def test_an_archive_that_can_be_read_in_two_ways_or_be_expanded_is_not_loaded(
+    members: list[bytes], tmp_path: Path
+) -> None:
+    never = Engine("podman", "/bin/false", "0", rootless=True, memory=False, processes=False)
+    (archive := tmp_path / "image.tar").write_bytes(b"".join(members) + bytes(1024))
+    with pytest.raises(TurntableError, match="no image, or damaged"):
+        load(never, archive, "h", tmp_path / "log")
+
+
+def test_the_archives_that_engines_write_are_taken(tmp_path: Path) -> None:
+    layer = (
+        member("hash.tar", bytes(10240)),
+        member("id/layer.tar", type=tarfile.SYMTYPE, linkname="../hash.tar"),
+    )
+    long = member(
+        "blob", b"{}", tarfile.PAX_FORMAT, pax_headers={"size": "2"}
+    )  # as it is for those from 8 GiB on
+    notes = {"io.containerd.image.name": packed_name("h"), "org.opencontainers.image.ref.name": "h"}
+    index = member("index.json", json.dumps({"manifests": [{"annotations": notes}]}).encode())
+    members = [member("id", type=tarfile.DIRTYPE), *layer, long, GOOD_MEMBER, index]
+    (archive := tmp_path / "image.tar").write_bytes(b"".join(members) + bytes(1024))
+    assert names_in(archive) == {packed_name("h"), "h"}
+    check(DOCKER, archive, "h")
 
 
 # With real engines from here on.
@@ -511,7 +604,9 @@ def test_nothing_is_seen_written_or_reached_but_what_is_its_own(
     assert found["connect"] in ("ConnectionRefusedError", "OSError")
     assert len(found["pids"]) == 2 and "COMPANY_TOKEN" not in found["environment"]
     assert [line.split()[1] for line in found["capabilities"]] == ["0000000000000000"]
-    assert set(found["of the first"]) <= {"PermissionError"} and found["attach"] == -1, "the first has the locks"
+    assert set(found["of the first"]) <= {"PermissionError"} and found["attach"] == -1, (
+        "the first has the locks"
+    )
     assert not [path for path in found["open"] if path.endswith("lock")], "it could let go of its run's"
 
 

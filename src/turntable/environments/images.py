@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import posixpath
 import re
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import TurntableError, disk_error, unknown_name
 from ..files import read_json, sha256_of, write_json, write_text
@@ -40,8 +41,25 @@ KEYS = ("kind", "image", "python", "context", "network")
 IMAGES, ARCHIVE = "images", "image.tar"
 """The folder of the store, and the file in it, of an image that came with a pack or goes into one."""
 
-NAME_IN_INDEX = "io.containerd.image.name"
+LISTS = ("manifest.json", "repositories", "index.json")
+"""What in an archive names images, for one engine or another."""
+
+NAMES_IN_INDEX = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 LARGEST_LIST = 1 << 20
+COMPRESSED = (
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ\0",
+    b"\x28\xb5\x2f\xfd",
+    *(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16)),
+)
+"""How what engines expand begins: gzip, bzip2, xz, zstd (which may begin with a frame to skip)."""
+
+LONGEST_MAGIC = 6
+PLAIN_TYPES = (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE)
+HARMLESS = frozenset({"size", "mtime", "atime", "ctime", "uid", "gid", "uname", "gname"})
+"""Longer headers that an archive's member may have: none that names it."""
+
 NOT_CONTEXT = frozenset({"__pycache__", ".git"})
 OLDEST_PYTHON = (3, 8)
 
@@ -294,6 +312,7 @@ class Images:
                 self.engine.call("save", "--output", str(aside), name, what=f"writing image {image.hash}")
             finally:
                 forget(self.engine, name, had_before=True)
+            check(self.engine, aside, image.hash)
             aside.rename(path)
         return path
 
@@ -386,48 +405,111 @@ def load(engine: Engine, archive: Path, hash: str, log: Path) -> str:
     """Give an engine the image of an archive; its id.
 
     Raises:
-        TurntableError: it isn't an image's archive, or would give the engine another image under a name of the user's.
+        TurntableError: as :func:`check`, or the engine can't read it.
     """
-    name = packed_name(hash)
-    try:
-        names = names_in(archive)
-    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TurntableError(f"{archive} is no image, or damaged ({error!r}).") from None
-    if names != {name}:
-        raise TurntableError(
-            f"{archive} would bring the names {', '.join(sorted(names)) or '(none)'} into {engine.name}, not {name} alone. "
-            "It is not loaded."
-        )
+    check(engine, archive, hash)
     engine.call("load", "--input", str(archive), what=f"loading {archive}", log=log)
-    found = engine.inspect(name)
+    found = engine.inspect(packed_name(hash))
     if found is None:
         raise TurntableError(f"{archive} holds no image that {engine.name} understands.")
     return str(found["Id"])
 
 
+def check(engine: Engine, archive: Path, hash: str) -> None:
+    """Hold an archive to what is loaded.
+
+    Raises:
+        TurntableError: it isn't an image's archive, or would give the engine another image under a name of the user's.
+    """
+    name = packed_name(hash)
+    try:
+        names = names_in(archive)
+    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TurntableError(f"{archive} is no image, or damaged ({error!r}).") from None
+    # Docker writes the tag alone beside the whole name, and Podman makes a name without a registry of it.
+    if names - {hash} != {name}:
+        raise TurntableError(
+            f"{archive} would bring the names {', '.join(sorted(names)) or '(none)'} into {engine.name}, not {name} alone. "
+            "It is not loaded."
+        )
+
+
 def names_in(archive: Path) -> set[str]:
     """The names that loading an archive of an image gives, by any of the three lists that engines read.
 
+    Engines read archives by rules of their own: some take the first of two files of a name, some the last, some unpack all
+    and follow links. So only what can be read in one way is taken: plain headers, every name once and in its shortest form,
+    no file behind a link. Nor are layers taken that an engine would have to expand, to whatever size they please.
+
     Raises:
-        tarfile.TarError, ValueError, KeyError, TypeError, AttributeError: it is no such archive.
+        tarfile.TarError, ValueError, KeyError, TypeError, AttributeError, RecursionError: it is no such archive.
     """
     names: set[str] = set()
-    with tarfile.open(archive, "r:") as tar:
+    kinds: dict[str, bytes] = {}
+    with tarfile.open(archive, "r:") as tar, archive.open("rb") as raw:
+        if raw.read(LONGEST_MAGIC).startswith(COMPRESSED):
+            raise ValueError("it is compressed, or can be read as if it were")
         for member in tar:
-            file = tar.extractfile(member) if member.isreg() and member.size < LARGEST_LIST else None
-            if file is None:
+            _check_plain(member, raw)
+            name = member.name
+            if name in kinds or posixpath.normpath(name) != name or name.startswith(("/", "..")):
+                raise ValueError(f"{name!r} is there twice, or no plain path")
+            kinds[name] = member.type
+            file = tar.extractfile(member) if member.isreg() else None
+            if file is not None and file.read(LONGEST_MAGIC).startswith(COMPRESSED):
+                raise ValueError(
+                    f"{name} is compressed, to whatever size; podman save writes layers as they are"
+                )
+            if name not in LISTS:
                 continue
-            match str(PurePosixPath(member.name)):
-                case "manifest.json":
-                    names |= {name for image in json.load(file) for name in image["RepoTags"] or ()}
-                case "repositories":
-                    names |= {f"{name}:{tag}" for name, tags in json.load(file).items() for tag in tags}
-                case "index.json":
-                    notes = [entry.get("annotations", {}) for entry in json.load(file)["manifests"]]
-                    names |= {note[NAME_IN_INDEX] for note in notes if NAME_IN_INDEX in note}
-                case _:
-                    pass
+            if file is None or member.size > LARGEST_LIST:
+                raise ValueError(f"{name} is no file of at most {LARGEST_LIST} bytes")
+            file.seek(0)
+            names |= _names_in_list(name, json.load(file, object_pairs_hook=_caseless))
+        if tar.pax_headers:
+            raise ValueError("it has headers for all files")
+    for name in kinds:
+        for folder in PurePosixPath(name).parents:
+            if kinds.get(str(folder), tarfile.DIRTYPE) != tarfile.DIRTYPE:
+                raise ValueError(f"{name} lies in {folder}, which is no folder")
     return names
+
+
+def _check_plain(member: tarfile.TarInfo, raw: BinaryIO) -> None:
+    """Hold the headers of an archive's member to what every reader understands alike.
+
+    Raises:
+        ValueError: they are otherwise.
+    """
+    first, last = member.offset, member.offset_data - tarfile.BLOCKSIZE
+    plain = member.type in PLAIN_TYPES and member.pax_headers.get("size", "0").isdecimal()
+    plain = plain and member.pax_headers.keys() <= HARMLESS
+    # One header; or another two blocks before it, for what doesn't fit into it: sizes from 8 GiB on.
+    plain = plain and last - first in (0, 2 * tarfile.BLOCKSIZE)
+    for offset, kind in {first: tarfile.XHDTYPE, last: member.type}.items():
+        raw.seek(offset)
+        block = raw.read(tarfile.BLOCKSIZE)
+        plain = plain and block[156:157] == kind and block[257:265] == b"ustar\x0000"
+        plain = plain and re.fullmatch(rb"[0-7]{11}[\0 ]", block[124:136]) is not None
+    if not plain:
+        raise ValueError(f"{member.name!r} has a header that isn't plain")
+
+
+def _caseless(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object with small keys: to the engines, written in Go, ``repotags`` is ``RepoTags``."""
+    found = {key.casefold(): value for key, value in pairs}
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _names_in_list(which: str, content: Any) -> set[str]:
+    if which == "manifest.json":
+        return {name for image in content for name in image["repotags"] or ()}
+    if which == "repositories":
+        return {f"{name}:{tag}" for name, tags in content.items() for tag in tags}
+    notes = [entry.get("annotations") or {} for entry in content["manifests"]]
+    return {note[key] for note in notes for key in NAMES_IN_INDEX if key in note}
 
 
 def bases_by_tag(dockerfile: str) -> list[str]:
