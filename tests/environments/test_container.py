@@ -404,6 +404,33 @@ def test_the_archives_that_engines_write_are_taken(tmp_path: Path) -> None:
     check(DOCKER, archive, "h")
 
 
+class Told(Watcher):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_bench_is_packed_without_an_engine_and_without_an_image_that_was_never_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bench := Bench(tmp_path / "bench")).make()
+    boxed(bench.methods_folder / "boxed", "", "FROM scratch\n")
+    boxed(bench.methods_folder / "tagged", 'image = "docker.io/a/b:1"')
+    monkeypatch.setenv("PATH", str(tmp_path))
+    look.cache_clear()
+    try:
+        moving.pack(bench, tmp_path / "pack.tar", told := Told())
+    finally:
+        look.cache_clear()
+    assert [" ".join(note.split()[:5]) for note in told.notes if "image" in note] == [
+        f"{name} is packed without its" for name in ("boxed", "tagged")
+    ]
+
+
 # With real engines from here on.
 
 
@@ -806,7 +833,10 @@ def test_a_packed_bench_brings_its_images(bench: Bench, real: Engine, tmp_path: 
     make_capture(small.captures_folder / "small")
     shutil.copytree(bench.methods_folder / "boxed", small.methods_folder / "boxed")
     build(small, small.method("boxed"), quiet)
-    moving.pack(small, tmp_path / "pack.tar", Watcher())
+    boxed(small.methods_folder / "unvetted", "", "FROM scratch\nRUN never\n")
+    moving.pack(small, tmp_path / "pack.tar", told := Told())
+    (note,) = [note for note in told.notes if "unvetted" in note]
+    assert note.startswith("unvetted is packed without its image") and "turntable env build unvetted" in note
     hash = recipe_at(small.methods_folder / "boxed").hash
     assert names_in(small.folder / "store" / "images" / hash / "image.tar") == {packed_name(hash)}
     remove(small, hash)
