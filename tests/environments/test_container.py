@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import pytest
@@ -35,7 +35,7 @@ from conftest import METHOD_CODE, METHOD_TOML, make_capture
 from environments.rootfs import write_rootfs
 from turntable import moving
 from turntable.bench import Bench
-from turntable.environments import build, engine, export, images_of, lock, place_of, prune, remove
+from turntable.environments import build, engine, export, images, images_of, lock, place_of, prune, remove
 from turntable.environments.container import (
     DOOR,
     Allowance,
@@ -332,7 +332,9 @@ GOOD = json.dumps([{"RepoTags": [packed_name("h")]}]).encode()
 BAD = json.dumps([{"RepoTags": ["docker.io/library/debian:12"]}]).encode()
 
 
-def member(name: str, data: bytes = b"", form: int = tarfile.USTAR_FORMAT, **fields: Any) -> bytes:
+def member(
+    name: str, data: bytes = b"", form: Literal[0, 1, 2] = tarfile.USTAR_FORMAT, **fields: Any
+) -> bytes:
     """A member of an archive, as it lies there."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
@@ -805,6 +807,37 @@ def test_an_image_that_cannot_serve_leaves_a_log_and_nothing_else(
         f"{hash}.log"
     ]
     assert not [name for name in names_of(real) if name.endswith(f":{hash}")]
+
+
+@pytest.mark.parametrize(
+    ("does", "longest_s", "message"),
+    [("pass", 3.0, "took 3 s"), ("print('x' * 4000)", 60.0, "said more than 65536 bytes")],
+)
+def test_an_image_is_looked_at_within_limits(
+    does: str, longest_s: float, message: str, real: Engine, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant(bench, "endless")
+    toml = bench.methods_folder / "endless" / "method.toml"
+    toml.write_text(toml.read_text().replace("context =", 'python = "/usr/bin/python3"\ncontext ='))
+    called: list[list[str]] = []
+    popen = subprocess.Popen
+
+    def start(words: list[str], **others: Any) -> Any:
+        called.append(words)
+        return popen(words, **others)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(images, "LONGEST_LOOK_S", longest_s)
+    monkeypatch.setattr(images, "_LOOK", f"while True: {does}")
+    try:
+        with pytest.raises(TurntableError, match=message):
+            build(bench, bench.method("endless"), quiet)
+    finally:
+        shutil.rmtree(bench.methods_folder / "endless")
+    assert left(real) == ""
+    (words,) = [words for words in called if f"while True: {does}" in words]
+    assert {"--name", "--label"} <= set(words)
+    assert ("--memory" in words, "--pids-limit" in words) == (real.memory, real.processes)
 
 
 def test_two_who_want_the_same_image_build_it_once(real: Engine, rootfs: Path, tmp_path: Path) -> None:

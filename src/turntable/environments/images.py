@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import posixpath
 import re
 import shutil
@@ -26,7 +27,7 @@ from typing import Any, BinaryIO
 
 from ..errors import TurntableError, disk_error, unknown_name
 from ..files import read_json, sha256_of, write_json, write_text
-from .container import confined
+from .container import Allowance, confined, run_alone
 from .engine import LABEL, Engine
 from .environment import remove_tree, try_lock
 from .recipe import platform_name
@@ -62,6 +63,15 @@ HARMLESS = frozenset({"size", "mtime", "atime", "ctime", "uid", "gid", "uname", 
 
 NOT_CONTEXT = frozenset({"__pycache__", ".git"})
 OLDEST_PYTHON = (3, 8)
+
+LOOK_ALLOWANCE = Allowance(memory_bytes=4 << 30, processes=4096)
+"""What an image's Python may have to say which one it is. NumPy starts a thread for every core."""
+
+LONGEST_LOOK_S = 600.0
+"""A rootless engine may have to give every file of the image another owner first."""
+
+MOST_SAID = 1 << 16
+POLL_S = 0.05
 
 _BY_DIGEST = re.compile(r"(?P<registry>[^/]+)/(?P<path>[a-z0-9._/-]+)(?::[\w.-]+)?@sha256:[0-9a-f]{64}")
 
@@ -363,13 +373,13 @@ class Images:
         Raises:
             TurntableError: there is no such Python, it is too old, or it has no NumPy.
         """
+        bench, _, hash = self._tag(recipe).rpartition("/")[2].partition(":")
+        name = f"turntable-{bench}-{hash}"
         words = [
-            self.engine.program, "run", "--rm", "--pull", "never", "--log-driver", "none",
+            *run_alone(self.engine, name, LOOK_ALLOWANCE),
             *confined(self.engine, network=False), "--entrypoint", recipe.python, id, "-c", _LOOK,
         ]  # fmt: skip
-        answer = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-        )
+        answer = run_bounded(self.engine, name, words)
         with log.open("a") as file:
             file.write(f"$ {' '.join(words)}\n{answer.stdout}{answer.stderr}\n")
         needs = "Turntable's worker needs a Python from 3.8 on with NumPy in the image"
@@ -389,6 +399,41 @@ class Images:
         if tuple(version[:2]) < OLDEST_PYTHON:
             raise TurntableError(f"{needs}; {recipe.python!r} is Python {written}.")
         return {"python": written, "numpy": numpy}
+
+
+def run_bounded(engine: Engine, name: str, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a container that nobody trusts: not for ever, and not to hear whatever it has to say.
+
+    Args:
+        engine: what runs it.
+        name: of the container; one that is left of a killed turntable is removed.
+        words: the command that runs it.
+
+    Raises:
+        TurntableError: it took too long, or said too much.
+    """
+    engine.remove_container(name)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        deadline, said = time.monotonic() + LONGEST_LOOK_S, 0
+        try:
+            while process.poll() is None and said <= MOST_SAID and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+                said = max(os.fstat(file.fileno()).st_size for file in (out, err))
+            ended = process.poll() is not None
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            engine.remove_container(name)
+        if not ended:
+            how = f"said more than {MOST_SAID} bytes" if said > MOST_SAID else f"took {LONGEST_LOOK_S:g} s"
+            raise TurntableError(f"The image's Python was asked for its version, and {how}.")
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read(MOST_SAID).decode(errors="replace"))
+        return subprocess.CompletedProcess(words, process.returncode, *texts)
 
 
 def archive_of(store: Path, hash: str) -> Path:
