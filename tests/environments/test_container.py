@@ -211,6 +211,28 @@ def test_a_command_line_without_its_service_is_no_engine(
         look.cache_clear()
 
 
+def test_an_engine_that_hangs_does_not_hang_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "docker"
+    program.write_text('#!/bin/sh\ncase "$1" in pull) exec sleep 1;; *) exec sleep 60;; esac\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(engine, "PATIENCE_S", 0.5)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    hangs = Engine("docker", str(program), "27", rootless=False, memory=True, processes=True)
+    for ask in (
+        lambda: hangs.inspect("a"),
+        lambda: hangs.remove_container("a"),
+        lambda: hangs.call("tag", "a", "b", what="naming"),
+    ):
+        with pytest.raises(TurntableError, match=r"docker doesn't answer for 0.5 s"):
+            ask()
+    look.cache_clear()
+    try:
+        assert "docker doesn't answer for 0.5 s (info)" in str(look("docker"))
+    finally:
+        look.cache_clear()
+    hangs.call("pull", "a", what="fetching")  # takes as long as it takes
+
+
 def boxed(folder: Path, environment: str, dockerfile: str | None = None) -> Path:
     folder.mkdir(parents=True)
     toml = METHOD_TOML.format(name=folder.name).replace('kind = "host"', f'kind = "container"\n{environment}')
