@@ -883,6 +883,37 @@ def test_two_who_want_the_same_image_build_it_once(real: Engine, rootfs: Path, t
     assert all_images(bench.folder) == [] and image.document["tag"] not in names_of(real)
 
 
+def test_an_image_that_the_engine_keeps_stays_in_the_bench(
+    bench: Bench, real: Engine, tmp_path: Path
+) -> None:
+    other = bench_with(tmp_path / "bench", real)
+    folder = boxed(
+        other.methods_folder / "kept",
+        'context = ["rootfs.tar", "own"]',
+        "FROM scratch\nADD rootfs.tar own /\n",
+    )
+    os.link(bench.methods_folder / "boxed" / "rootfs.tar", folder / "rootfs.tar")
+    (folder / "own").write_text(str(tmp_path))
+    build(other, other.method("kept"), quiet)
+    (image,) = all_images(other.folder)
+    real.call(
+        "create", "--name", "turntable-keeps", image.document["id"], "python3", what="making a container"
+    )
+    try:
+        with pytest.raises(TurntableError, match="Removing the image failed"):
+            remove(other, image.hash)
+        assert all_images(other.folder) == [image] and image.document["tag"] in names_of(real)
+    finally:
+        real.remove_container("turntable-keeps")
+    with (other.folder / "environments" / f".{image.hash}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (remover := threading.Thread(target=images.remove_image, args=(image, real))).start()
+        remover.join(1.0)
+        assert remover.is_alive() and all_images(other.folder) == [image], "somebody makes it just now"
+    remover.join()
+    assert all_images(other.folder) == [] and image.document["tag"] not in names_of(real)
+
+
 def test_a_packed_bench_brings_its_images(bench: Bench, real: Engine, tmp_path: Path) -> None:
     small = bench_with(tmp_path / "small", real)
     make_capture(small.captures_folder / "small")

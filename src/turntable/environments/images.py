@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from ..errors import TurntableError, disk_error, unknown_name
-from ..files import read_json, sha256_of, write_json, write_text
+from ..files import holding, read_json, sha256_of, write_json, write_text
 from .container import Allowance, confined, run_alone
 from .engine import LABEL, Engine
 from .environment import remove_tree, try_lock
@@ -294,7 +294,10 @@ class Images:
             (self.folder / recipe.hash).mkdir(exist_ok=True)
             write_json(self.folder / recipe.hash / NOTE, document)
         except BaseException as error:
-            forget(self.engine, tag, had_before, recipe.image)
+            try:
+                forget(self.engine, tag, had_before, recipe.image)
+            except TurntableError as left:  # what went wrong at first is what is raised
+                say(str(left))
             if not isinstance(error, TurntableError):
                 raise
             told = f" All of it: {log}" if log.exists() else ""
@@ -655,11 +658,19 @@ def forget(engine: Engine, tag: str, had_before: bool, reference: str = "") -> N
         tag: this bench's name.
         had_before: whether the engine had the image before the bench did.
         reference: the digest by which the bench fetched it; it is a name too.
+
+    Raises:
+        TurntableError: the engine keeps it, for a container for instance.
     """
     untag = "untag" if had_before and engine.name == "podman" else "rmi"
     for words in ((untag, tag), *((("rmi", reference),) if reference and not had_before else ())):
-        with contextlib.suppress(TurntableError):  # it is gone already
+        try:
             engine.call(*words, what="removing the image")
+        except TurntableError:
+            found = engine.inspect(words[1])
+            # Gone already; or another bench has it too, and keeps the digest's name with its own.
+            if found is not None and (words[1] == tag or not found.get("RepoTags")):
+                raise
 
 
 def remove_image(image: Image, engine: Engine | None) -> None:
@@ -668,11 +679,15 @@ def remove_image(image: Image, engine: Engine | None) -> None:
     Args:
         image: which.
         engine: the one that has it; None where it isn't there any more: then the bench alone forgets it.
+
+    Raises:
+        TurntableError: the engine keeps it; then the bench does, too.
     """
-    if engine is not None:
-        note = image.document
-        forget(engine, note["tag"], note["had_before"], note["reference"])
-    remove_tree(image.folder)
+    with holding(image.folder.parent / f".{image.hash}.lock"):
+        if engine is not None:
+            note = image.document
+            forget(engine, note["tag"], note["had_before"], note["reference"])
+        remove_tree(image.folder)
 
 
 def prune_images(bench: Path, keep: Collection[str], engine_of: Callable[[str], Engine | None]) -> int:
@@ -685,13 +700,17 @@ def prune_images(bench: Path, keep: Collection[str], engine_of: Callable[[str], 
 
     Returns:
         The bytes that the images had, layers that others share with them among them.
+
+    Raises:
+        TurntableError: an engine keeps an image.
     """
     freed = 0
-    engines: dict[str, Engine] = {}
-    for image in all_images(bench):
-        engine = engine_of(image.document["engine"])
-        if engine is not None:
-            engines[engine.name] = engine
+    noted = [(image, engine_of(image.document["engine"])) for image in all_images(bench)]
+    # The containers first: an engine keeps the image of one.
+    for engine in {engine.name: engine for _, engine in noted if engine is not None}.values():
+        with contextlib.suppress(TurntableError):
+            engine.call("container", "prune", "--force", "--filter", f"label={LABEL}", what="tidying")
+    for image, engine in noted:
         if image.hash not in keep:
             remove_image(image, engine)
             freed += image.document["bytes"]
@@ -699,7 +718,4 @@ def prune_images(bench: Path, keep: Collection[str], engine_of: Callable[[str], 
         if archive.parent.name not in keep:
             freed += archive.stat().st_size
             remove_tree(archive.parent)
-    for engine in engines.values():
-        with contextlib.suppress(TurntableError):
-            engine.call("container", "prune", "--force", "--filter", f"label={LABEL}", what="tidying")
     return freed
