@@ -686,6 +686,24 @@ def test_a_container_that_cannot_be_started_says_why(bench: Bench, real: Engine)
         process.end()
 
 
+def test_a_program_that_ends_as_an_engine_does_is_not_taken_for_one(
+    bench: Bench, real: Engine, tmp_path: Path
+) -> None:
+    place = place_of(bench, bench.method("boxed"), True, quiet)
+    for number, (words, message) in enumerate(
+        [
+            (["python3", "-c", "print('all well'); raise SystemExit(125)"], "ended with status 125"),
+            (["nothing"], f"{real.name} could not run it: nothing can't be run in this image: No such file"),
+        ]
+    ):
+        (folder := tmp_path / str(number)).mkdir()
+        with (folder / "log").open("ab") as log:
+            process = RunProcess(words, Quarters(folder, place), log, ())
+            process.process.wait(30)
+            assert str(process.why_it_died()).startswith(message)
+            process.end()
+
+
 SPINS = """
 import subprocess, sys
 subprocess.Popen([sys.executable, '-c', 'while True: pass'], start_new_session=True)
@@ -693,12 +711,24 @@ while True: pass
 """
 
 
-def spinning(bench: Bench, folder: Path, locks: Sequence[int] = ()) -> RunProcess:
+UNMARKED = """
+import os, sys
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+    else:
+        os._exit(0)
+os.execve(sys.executable, [sys.executable, '-c', 'while True: pass'], {})
+"""
+
+
+def spinning(bench: Bench, folder: Path, locks: Sequence[int] = (), program: str = SPINS) -> RunProcess:
     """A program with a child of its own session, both at work."""
     folder.mkdir(exist_ok=True)
     place = place_of(bench, bench.method("boxed"), True, quiet)
     with (folder / "log").open("ab") as log:
-        process = RunProcess(["python3", "-c", SPINS], Quarters(folder, place), log, locks)
+        process = RunProcess(["python3", "-c", program], Quarters(folder, place), log, locks)
     deadline = time.monotonic() + 30
     while len(inside(process)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -715,8 +745,11 @@ def inside(process: RunProcess) -> list[int]:
     return found
 
 
-def test_a_program_in_a_container_is_paused_goes_on_and_is_ended(bench: Bench, real: Engine) -> None:
-    process = spinning(bench, bench.folder.parent / "spins")
+@pytest.mark.parametrize("program", [SPINS, UNMARKED])
+def test_a_program_in_a_container_is_paused_goes_on_and_is_ended(
+    bench: Bench, real: Engine, program: str
+) -> None:
+    process = spinning(bench, bench.folder.parent / "spins", program=program)
     try:
         assert process.family.freeze() == "SIGSTOP"
         before = process.family.cpu_seconds()

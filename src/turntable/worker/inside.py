@@ -26,6 +26,7 @@ from typing import Any, Dict, List, Tuple
 
 MOST_DESCRIPTORS = 64
 NOT_FOUND = 127
+NOT_RUN = " can't be run in this image: "
 PR_SET_DUMPABLE = 4  # prctl(2)
 
 
@@ -78,7 +79,7 @@ def become(message: Dict[str, Any], descriptors: List[int]) -> None:
     try:
         os.execvp(message["words"][0], message["words"])
     except OSError as error:
-        sys.stderr.write("{} can't be run in this image: {}\n".format(message["words"][0], error.strerror))
+        sys.stderr.write("{}{}{}\n".format(message["words"][0], NOT_RUN, error.strerror))
         sys.stderr.flush()
         os._exit(NOT_FOUND)
 
