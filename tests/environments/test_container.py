@@ -55,6 +55,7 @@ from turntable.environments.images import (
     read_image_recipe,
 )
 from turntable.errors import TurntableError
+from turntable.files import write_json
 from turntable.jobs import RunRequest, plan, work
 from turntable.methods.spec import Method
 from turntable.record import State
@@ -271,6 +272,74 @@ def test_a_recipe_that_names_no_image_is_refused(
         recipe_at(folder)
 
 
+def test_a_recipe_whose_files_lie_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "key").write_text("secret")
+    folder = boxed(tmp_path / "m", 'context = ["keys"]', "FROM scratch\n")
+    (folder / "keys").symlink_to("../home")
+    with pytest.raises(TurntableError, match="names what lies in the method's folder, and 'keys' doesn't"):
+        recipe_at(folder)
+    (folder / "keys").unlink()
+    (folder / "keys").mkdir()
+    (folder / "Dockerfile").rename(tmp_path / "common")
+    (folder / "Dockerfile").symlink_to(tmp_path / "common")
+    with pytest.raises(TurntableError, match="Dockerfile is a link"):
+        recipe_at(folder)
+
+
+def noted(bench: Bench, hash: str) -> Path:
+    """An image of an engine that isn't here any more, with its archive; its note."""
+    folder = bench.folder / "environments" / hash
+    folder.mkdir(parents=True)
+    write_json(folder / "image.json", {"hash": hash, "engine": "docker", "id": "0", "bytes": 1})
+    archive = bench.folder / "store" / "images" / hash / "image.tar"
+    archive.parent.mkdir(parents=True)
+    archive.touch()
+    return folder / "image.json"
+
+
+@pytest.fixture
+def no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    look.cache_clear()
+    yield
+    look.cache_clear()
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_tidying_waits_until_a_broken_method_is_mended_and_takes_the_archive_too(tmp_path: Path) -> None:
+    (bench := Bench(tmp_path / "bench")).make()
+    folder = boxed(bench.methods_folder / "broken", 'context = ["data"]', "FROM scratch\n")
+    boxed(bench.methods_folder / "tagged", 'image = "docker.io/a/b:1"')
+    (folder / "data").touch()
+    note = noted(bench, recipe_at(folder).hash)
+    (folder / "data").unlink()
+    with pytest.raises(TurntableError, match="'data' doesn't"):
+        prune(bench)
+    (folder / "data").touch()
+    prune(bench)
+    assert note.is_file()
+    with pytest.raises(TurntableError, match=f"no environment 'wrong'; known: {note.parent.name}"):
+        remove(bench, "wrong")
+    remove(bench, note.parent.name)
+    assert not note.exists() and not list((bench.folder / "store" / "images").glob("*"))
+
+
+def test_an_image_is_locked_by_its_digest_in_the_repository_that_it_is_named_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = f"quay.io/mirror/debian@sha256:{'f' * 64}"
+    known = {"RepoDigests": [other, f"debian@{DIGEST}"]}
+    monkeypatch.setattr(Engine, "inspect", lambda self, image: known)
+    silent = Engine("docker", shutil.which("true") or "", "27", rootless=False, memory=True, processes=True)
+    folder = boxed(tmp_path / "m", 'image = "docker.io/library/debian:12"')
+    images.pin(folder, Method.load(folder).environment, silent, quiet)
+    assert recipe_at(folder).image == f"docker.io/library/debian@{DIGEST}"
+    folder = boxed(tmp_path / "n", 'image = "docker.io/library/alpine:3"')
+    with pytest.raises(TurntableError, match="knows no digest"):
+        images.pin(folder, Method.load(folder).environment, silent, quiet)
+
+
 def test_an_image_is_named_by_what_its_dockerfile_can_copy_and_nothing_else(tmp_path: Path) -> None:
     folder = boxed(tmp_path / "m", 'context = ["data"]', "FROM scratch\nCOPY data /\n")
     (folder / "data").mkdir()
@@ -438,18 +507,14 @@ class Told(Watcher):
         self.notes.append(text)
 
 
+@pytest.mark.usefixtures("no_engine")
 def test_a_bench_is_packed_without_an_engine_and_without_an_image_that_was_never_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     (bench := Bench(tmp_path / "bench")).make()
     boxed(bench.methods_folder / "boxed", "", "FROM scratch\n")
     boxed(bench.methods_folder / "tagged", 'image = "docker.io/a/b:1"')
-    monkeypatch.setenv("PATH", str(tmp_path))
-    look.cache_clear()
-    try:
-        moving.pack(bench, tmp_path / "pack.tar", told := Told())
-    finally:
-        look.cache_clear()
+    moving.pack(bench, tmp_path / "pack.tar", told := Told())
     assert [" ".join(note.split()[:5]) for note in told.notes if "image" in note] == [
         f"{name} is packed without its" for name in ("boxed", "tagged")
     ]

@@ -148,6 +148,10 @@ def read_image_recipe(folder: Path, environment: dict[str, Any]) -> ImageRecipe:
         raise TurntableError(
             f"{path}: an environment of kind 'container' needs image = \"…@sha256:…\", or a {DOCKERFILE} beside method.toml."
         )
+    if (folder / DOCKERFILE).is_symlink():
+        raise TurntableError(
+            f"{folder / DOCKERFILE} is a link: what it leads to changes without the method. Put the file itself there."
+        )
     if image is None:
         return ImageRecipe(folder, python, files=tuple(_files(folder, environment.get("context", []))))
     if has_dockerfile or "context" in environment:
@@ -188,7 +192,8 @@ def _files(folder: Path, context: Any) -> Iterator[tuple[str, str]]:
     found = {folder / DOCKERFILE}
     for name in context:
         place = folder / name
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not place.exists():
+        inside = place.resolve().is_relative_to(folder.resolve())
+        if not inside or ".." in PurePosixPath(name).parts or not place.exists():
             raise TurntableError(
                 f"{path}: environment.context names what lies in the method's folder, and {name!r} doesn't."
             )
@@ -616,18 +621,26 @@ def pin(folder: Path, environment: dict[str, Any], engine: Engine, say: Callable
         )
     say(f"Fetching {image} …")
     engine.call("pull", image, what=f"fetching {image}")
-    digests = (engine.inspect(image) or {}).get("RepoDigests") or []
+    # A port has a colon too, but stands before the last slash.
+    before, slash, last = image.rpartition("/")
+    repository = f"{before}{slash}{last.partition(':')[0]}"
+    # The engine may have the same image from other places too, which give it other digests.
+    of = [digest.partition("@") for digest in (engine.inspect(image) or {}).get("RepoDigests") or []]
+    digests = [digest for name, _, digest in of if _short(name) == _short(repository)]
     if not digests:
         raise TurntableError(
             f"{engine.name} knows no digest of {image}: it was made here, and comes from no registry."
         )
-    # A port has a colon too, but stands before the last slash.
-    before, slash, last = image.rpartition("/")
-    pinned = f"{before}{slash}{last.partition(':')[0]}@{digests[0].rpartition('@')[2]}"
+    pinned = f"{repository}@{digests[0]}"
     _by_digest(path, pinned)
     write_text(path, text.replace(f'"{image}"', f'"{pinned}"'))
     say(f"{image} is {pinned}")
     return path
+
+
+def _short(repository: str) -> str:
+    """A repository's name as Docker writes it: without Docker's own registry."""
+    return repository.removeprefix("docker.io/").removeprefix("library/")
 
 
 def read_note(folder: Path) -> Image | None:
@@ -674,7 +687,7 @@ def forget(engine: Engine, tag: str, had_before: bool, reference: str = "") -> N
 
 
 def remove_image(image: Image, engine: Engine | None) -> None:
-    """Remove an image from a bench, and from the engine that has it.
+    """Remove an image from a bench, its archive in the store too, and from the engine that has it.
 
     Args:
         image: which.
@@ -688,6 +701,7 @@ def remove_image(image: Image, engine: Engine | None) -> None:
             note = image.document
             forget(engine, note["tag"], note["had_before"], note["reference"])
         remove_tree(image.folder)
+        remove_tree(archive_of(image.folder.parents[1] / "store", image.hash).parent)
 
 
 def prune_images(bench: Path, keep: Collection[str], engine_of: Callable[[str], Engine | None]) -> int:
@@ -712,8 +726,9 @@ def prune_images(bench: Path, keep: Collection[str], engine_of: Callable[[str], 
             engine.call("container", "prune", "--force", "--filter", f"label={LABEL}", what="tidying")
     for image, engine in noted:
         if image.hash not in keep:
+            archive = archive_of(bench / "store", image.hash)
+            freed += image.document["bytes"] + (archive.stat().st_size if archive.is_file() else 0)
             remove_image(image, engine)
-            freed += image.document["bytes"]
     for archive in (bench / "store" / IMAGES).glob(f"*/{ARCHIVE}"):
         if archive.parent.name not in keep:
             freed += archive.stat().st_size
