@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .bench import Bench
-from .environments import build, hash_of, images_of, is_idle
-from .environments.images import IMAGES, Image
+from .environments import build, hash_of, images_of, is_idle, users_of
+from .environments.images import IMAGES, Image, all_images
 from .environments.pack import (
     Entry,
     Manifest,
@@ -138,10 +138,20 @@ def _environments(
     found: dict[str, dict[str, Any]] = {}
     store: list[str] = []
     if "environments" in parts:
+        users = users_of(bench)
+        made = {name for image in all_images(bench.folder) for name in users.get(image.hash, ())}
         for name, method in bench.methods().items():
             if method.environment["kind"] == "host" or is_idle(bench, method):
                 continue  # an idle one has every Turntable, and nobody wanted it here
-            environment = build(bench, method, say)
+            in_image = method.environment["kind"] == "container"
+            try:
+                # Nobody has said of a Dockerfile that was never built that it may be run.
+                environment = build(bench, method, say, from_sources=not in_image)
+            except TurntableError as error:
+                if not in_image or name in made:
+                    raise
+                say(f"{name} is packed without its image. {error}")
+                continue
             document = environment.document
             found[name] = {key: document[key] for key in ("hash", "platform", "python")}
             if isinstance(environment, Image):

@@ -6,12 +6,15 @@ container, the second half is skipped and says why.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import fcntl
 import functools
+import gzip
 import io
 import itertools
 import json
+import lzma
 import os
 import shutil
 import signal
@@ -23,7 +26,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import pytest
@@ -32,7 +35,7 @@ from conftest import METHOD_CODE, METHOD_TOML, make_capture
 from environments.rootfs import write_rootfs
 from turntable import moving
 from turntable.bench import Bench
-from turntable.environments import build, engine, export, images_of, lock, place_of, prune, remove
+from turntable.environments import build, engine, export, images, images_of, lock, place_of, prune, remove
 from turntable.environments.container import (
     DOOR,
     Allowance,
@@ -45,12 +48,14 @@ from turntable.environments.engine import Engine, look, understood
 from turntable.environments.images import (
     all_images,
     bases_by_tag,
+    check,
     load,
     names_in,
     packed_name,
     read_image_recipe,
 )
 from turntable.errors import TurntableError
+from turntable.files import write_json
 from turntable.jobs import RunRequest, plan, work
 from turntable.methods.spec import Method
 from turntable.record import State
@@ -207,6 +212,28 @@ def test_a_command_line_without_its_service_is_no_engine(
         look.cache_clear()
 
 
+def test_an_engine_that_hangs_does_not_hang_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "docker"
+    program.write_text('#!/bin/sh\ncase "$1" in pull) exec sleep 1;; *) exec sleep 60;; esac\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(engine, "PATIENCE_S", 0.5)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    hangs = Engine("docker", str(program), "27", rootless=False, memory=True, processes=True)
+    for ask in (
+        lambda: hangs.inspect("a"),
+        lambda: hangs.remove_container("a"),
+        lambda: hangs.call("tag", "a", "b", what="naming"),
+    ):
+        with pytest.raises(TurntableError, match=r"docker doesn't answer for 0.5 s"):
+            ask()
+    look.cache_clear()
+    try:
+        assert "docker doesn't answer for 0.5 s (info)" in str(look("docker"))
+    finally:
+        look.cache_clear()
+    hangs.call("pull", "a", what="fetching")  # takes as long as it takes
+
+
 def boxed(folder: Path, environment: str, dockerfile: str | None = None) -> Path:
     folder.mkdir(parents=True)
     toml = METHOD_TOML.format(name=folder.name).replace('kind = "host"', f'kind = "container"\n{environment}')
@@ -243,6 +270,74 @@ def test_a_recipe_that_names_no_image_is_refused(
     folder = boxed(tmp_path / "m", environment, dockerfile)
     with pytest.raises(TurntableError, match=message.replace("(", r"\(")):
         recipe_at(folder)
+
+
+def test_a_recipe_whose_files_lie_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "key").write_text("secret")
+    folder = boxed(tmp_path / "m", 'context = ["keys"]', "FROM scratch\n")
+    (folder / "keys").symlink_to("../home")
+    with pytest.raises(TurntableError, match="names what lies in the method's folder, and 'keys' doesn't"):
+        recipe_at(folder)
+    (folder / "keys").unlink()
+    (folder / "keys").mkdir()
+    (folder / "Dockerfile").rename(tmp_path / "common")
+    (folder / "Dockerfile").symlink_to(tmp_path / "common")
+    with pytest.raises(TurntableError, match="Dockerfile is a link"):
+        recipe_at(folder)
+
+
+def noted(bench: Bench, hash: str) -> Path:
+    """An image of an engine that isn't here any more, with its archive; its note."""
+    folder = bench.folder / "environments" / hash
+    folder.mkdir(parents=True)
+    write_json(folder / "image.json", {"hash": hash, "engine": "docker", "id": "0", "bytes": 1})
+    archive = bench.folder / "store" / "images" / hash / "image.tar"
+    archive.parent.mkdir(parents=True)
+    archive.touch()
+    return folder / "image.json"
+
+
+@pytest.fixture
+def no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    look.cache_clear()
+    yield
+    look.cache_clear()
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_tidying_waits_until_a_broken_method_is_mended_and_takes_the_archive_too(tmp_path: Path) -> None:
+    (bench := Bench(tmp_path / "bench")).make()
+    folder = boxed(bench.methods_folder / "broken", 'context = ["data"]', "FROM scratch\n")
+    boxed(bench.methods_folder / "tagged", 'image = "docker.io/a/b:1"')
+    (folder / "data").touch()
+    note = noted(bench, recipe_at(folder).hash)
+    (folder / "data").unlink()
+    with pytest.raises(TurntableError, match="'data' doesn't"):
+        prune(bench)
+    (folder / "data").touch()
+    prune(bench)
+    assert note.is_file()
+    with pytest.raises(TurntableError, match=f"no environment 'wrong'; known: {note.parent.name}"):
+        remove(bench, "wrong")
+    remove(bench, note.parent.name)
+    assert not note.exists() and not list((bench.folder / "store" / "images").glob("*"))
+
+
+def test_an_image_is_locked_by_its_digest_in_the_repository_that_it_is_named_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = f"quay.io/mirror/debian@sha256:{'f' * 64}"
+    known = {"RepoDigests": [other, f"debian@{DIGEST}"]}
+    monkeypatch.setattr(Engine, "inspect", lambda self, image: known)
+    silent = Engine("docker", shutil.which("true") or "", "27", rootless=False, memory=True, processes=True)
+    folder = boxed(tmp_path / "m", 'image = "docker.io/library/debian:12"')
+    images.pin(folder, Method.load(folder).environment, silent, quiet)
+    assert recipe_at(folder).image == f"docker.io/library/debian@{DIGEST}"
+    folder = boxed(tmp_path / "n", 'image = "docker.io/library/alpine:3"')
+    with pytest.raises(TurntableError, match="knows no digest"):
+        images.pin(folder, Method.load(folder).environment, silent, quiet)
 
 
 def test_an_image_is_named_by_what_its_dockerfile_can_copy_and_nothing_else(tmp_path: Path) -> None:
@@ -298,6 +393,19 @@ def archive_with(path: Path, **lists: Any) -> Path:
             "manifest": [{"RepoTags": [packed_name("h")]}],
             "index": {"manifests": [{"annotations": {"io.containerd.image.name": "debian:12"}}]},
         },
+        {
+            "manifest": [{"RepoTags": [packed_name("h")]}],
+            "index": {"manifests": [{"annotations": {"org.opencontainers.image.ref.name": "debian:12"}}]},
+        },
+        {"manifest": [{"RepoTags": [packed_name("h")], "repotags": ["debian:12"]}]},
+        {
+            "manifest": [{"RepoTags": [packed_name("h")]}],
+            "index": {
+                "Manifeſts": [{"annotations": {"io.containerd.image.name": "debian:12"}}],
+                "manifests": [],
+            },
+        },
+        {"manifest": [{"RepoTags": [packed_name("h")], "Layers": ["x" * (1 << 20)]}]},
         {"manifest": [{"RepoTags": None}]},
         {"manifest": {"RepoTags": 1}},
         {"manifest": 3},
@@ -309,6 +417,107 @@ def test_an_archive_that_would_take_another_images_name_is_not_loaded(
     never = Engine("podman", "/bin/false", "0", rootless=True, memory=False, processes=False)
     with pytest.raises(TurntableError, match=r"not loaded|no image, or damaged"):
         load(never, archive_with(tmp_path / "image.tar", **lists), "h", tmp_path / "log")
+
+
+GOOD = json.dumps([{"RepoTags": [packed_name("h")]}]).encode()
+BAD = json.dumps([{"RepoTags": ["docker.io/library/debian:12"]}]).encode()
+
+
+def member(
+    name: str, data: bytes = b"", form: Literal[0, 1, 2] = tarfile.USTAR_FORMAT, **fields: Any
+) -> bytes:
+    """A member of an archive, as it lies there."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info.tobuf(form) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def patched(block: bytes, at: int, data: bytes) -> bytes:
+    """A member with other bytes in its header, and the checksum that fits."""
+    header = bytearray(block[:512])
+    header[at : at + len(data)] = data
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + block[512:]
+
+
+GOOD_MEMBER = member("manifest.json", GOOD)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("a/../manifest.json", BAD), GOOD_MEMBER],
+        [member("./manifest.json", BAD), GOOD_MEMBER],
+        [member("/manifest.json", BAD), GOOD_MEMBER],
+        [member("../manifest.json", BAD), GOOD_MEMBER],
+        [GOOD_MEMBER, GOOD_MEMBER],
+        [GOOD_MEMBER, member("index.json", type=tarfile.SYMTYPE, linkname="other")],
+        [GOOD_MEMBER, member("index.json", type=tarfile.LNKTYPE, linkname="other")],
+        [GOOD_MEMBER, member("x", type=tarfile.SYMTYPE, linkname="."), member("x/manifest.json", BAD)],
+        # A folder before the name, where other readers see none.
+        [patched(patched(member("index.json", BAD), 257, b"ustar  \0"), 345, b"x"), GOOD_MEMBER],
+        # A name for whatever follows, which other readers pass over.
+        [GOOD_MEMBER, tarfile.TarInfo.create_pax_global_header({"path": "x"}), member("index.json", BAD)],
+        [GOOD_MEMBER, member("index.json", BAD, tarfile.PAX_FORMAT, pax_headers={"path": "x"})],
+        # A size that is 0 to one reader, and 1024 to another.
+        [patched(member("x"), 124, b"\0\0\x30002000\0"), GOOD_MEMBER],
+        [member("layer.tar", gzip.compress(bytes(1 << 20))), GOOD_MEMBER],
+        [member("blob", bz2.compress(bytes(1 << 20))), GOOD_MEMBER],
+        [member("blob", lzma.compress(bytes(1 << 20))), GOOD_MEMBER],
+        [member("blob", b"\x28\xb5\x2f\xfd" + bytes(60)), GOOD_MEMBER],
+        [patched(member("x"), 0, b"\x1f\x8b\x08\x04"), GOOD_MEMBER],
+        [member("manifest.json", b"[" * (1 << 19))],
+    ],
+)
+def test_an_archive_that_can_be_read_in_two_ways_or_be_expanded_is_not_loaded(
+    members: list[bytes], tmp_path: Path
+) -> None:
+    never = Engine("podman", "/bin/false", "0", rootless=True, memory=False, processes=False)
+    (archive := tmp_path / "image.tar").write_bytes(b"".join(members) + bytes(1024))
+    with pytest.raises(TurntableError, match="no image, or damaged"):
+        load(never, archive, "h", tmp_path / "log")
+
+
+def test_the_archives_that_engines_write_are_taken(tmp_path: Path) -> None:
+    layer = (
+        member("hash.tar", bytes(10240)),
+        member("id/layer.tar", type=tarfile.SYMTYPE, linkname="../hash.tar"),
+    )
+    long = member(
+        "blob", b"{}", tarfile.PAX_FORMAT, pax_headers={"size": "2"}
+    )  # as it is for those from 8 GiB on
+    notes = {"io.containerd.image.name": packed_name("h"), "org.opencontainers.image.ref.name": "h"}
+    index = member("index.json", json.dumps({"manifests": [{"annotations": notes}]}).encode())
+    members = [member("id", type=tarfile.DIRTYPE), *layer, long, GOOD_MEMBER, index]
+    (archive := tmp_path / "image.tar").write_bytes(b"".join(members) + bytes(1024))
+    assert names_in(archive) == {packed_name("h"), "h"}
+    check(DOCKER, archive, "h")
+
+
+class Told(Watcher):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_a_bench_is_packed_without_an_engine_and_without_an_image_that_was_never_built(
+    tmp_path: Path,
+) -> None:
+    (bench := Bench(tmp_path / "bench")).make()
+    boxed(bench.methods_folder / "boxed", "", "FROM scratch\n")
+    boxed(bench.methods_folder / "tagged", 'image = "docker.io/a/b:1"')
+    moving.pack(bench, tmp_path / "pack.tar", told := Told())
+    assert [" ".join(note.split()[:5]) for note in told.notes if "image" in note] == [
+        f"{name} is packed without its" for name in ("boxed", "tagged")
+    ]
 
 
 # With real engines from here on.
@@ -453,6 +662,12 @@ class Method:
         found["pids"] = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
         found["environment"] = sorted(os.environ)
         found["capabilities"] = [line for line in open("/proc/self/status") if line.startswith("CapEff")]
+        try:
+            of_the_first = os.listdir("/proc/1/fd")
+        except PermissionError:
+            of_the_first = []
+        found["of the first"] = [attempt(open, "/proc/1/fd/" + name, "rb") for name in of_the_first]
+        found["attach"] = ctypes.CDLL(None).ptrace(16, 1, None, None)  # PTRACE_ATTACH
         found["open"] = sorted(os.readlink("/proc/self/fd/" + name) for name in os.listdir("/proc/self/fd")
                                if os.path.exists("/proc/self/fd/" + name))
         self.found = found
@@ -505,6 +720,9 @@ def test_nothing_is_seen_written_or_reached_but_what_is_its_own(
     assert found["connect"] in ("ConnectionRefusedError", "OSError")
     assert len(found["pids"]) == 2 and "COMPANY_TOKEN" not in found["environment"]
     assert [line.split()[1] for line in found["capabilities"]] == ["0000000000000000"]
+    assert set(found["of the first"]) <= {"PermissionError"} and found["attach"] == -1, (
+        "the first has the locks"
+    )
     assert not [path for path in found["open"] if path.endswith("lock")], "it could let go of its run's"
 
 
@@ -533,6 +751,24 @@ def test_a_container_that_cannot_be_started_says_why(bench: Bench, real: Engine)
         process.end()
 
 
+def test_a_program_that_ends_as_an_engine_does_is_not_taken_for_one(
+    bench: Bench, real: Engine, tmp_path: Path
+) -> None:
+    place = place_of(bench, bench.method("boxed"), True, quiet)
+    for number, (words, message) in enumerate(
+        [
+            (["python3", "-c", "print('all well'); raise SystemExit(125)"], "ended with status 125"),
+            (["nothing"], f"{real.name} could not run it: nothing can't be run in this image: No such file"),
+        ]
+    ):
+        (folder := tmp_path / str(number)).mkdir()
+        with (folder / "log").open("ab") as log:
+            process = RunProcess(words, Quarters(folder, place), log, ())
+            process.process.wait(30)
+            assert str(process.why_it_died()).startswith(message)
+            process.end()
+
+
 SPINS = """
 import subprocess, sys
 subprocess.Popen([sys.executable, '-c', 'while True: pass'], start_new_session=True)
@@ -540,12 +776,24 @@ while True: pass
 """
 
 
-def spinning(bench: Bench, folder: Path, locks: Sequence[int] = ()) -> RunProcess:
+UNMARKED = """
+import os, sys
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+    else:
+        os._exit(0)
+os.execve(sys.executable, [sys.executable, '-c', 'while True: pass'], {})
+"""
+
+
+def spinning(bench: Bench, folder: Path, locks: Sequence[int] = (), program: str = SPINS) -> RunProcess:
     """A program with a child of its own session, both at work."""
     folder.mkdir(exist_ok=True)
     place = place_of(bench, bench.method("boxed"), True, quiet)
     with (folder / "log").open("ab") as log:
-        process = RunProcess(["python3", "-c", SPINS], Quarters(folder, place), log, locks)
+        process = RunProcess(["python3", "-c", program], Quarters(folder, place), log, locks)
     deadline = time.monotonic() + 30
     while len(inside(process)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -562,8 +810,11 @@ def inside(process: RunProcess) -> list[int]:
     return found
 
 
-def test_a_program_in_a_container_is_paused_goes_on_and_is_ended(bench: Bench, real: Engine) -> None:
-    process = spinning(bench, bench.folder.parent / "spins")
+@pytest.mark.parametrize("program", [SPINS, UNMARKED])
+def test_a_program_in_a_container_is_paused_goes_on_and_is_ended(
+    bench: Bench, real: Engine, program: str
+) -> None:
+    process = spinning(bench, bench.folder.parent / "spins", program=program)
     try:
         assert process.family.freeze() == "SIGSTOP"
         before = process.family.cpu_seconds()
@@ -678,6 +929,37 @@ def test_an_image_that_cannot_serve_leaves_a_log_and_nothing_else(
     assert not [name for name in names_of(real) if name.endswith(f":{hash}")]
 
 
+@pytest.mark.parametrize(
+    ("does", "longest_s", "message"),
+    [("pass", 3.0, "took 3 s"), ("print('x' * 4000)", 60.0, "said more than 65536 bytes")],
+)
+def test_an_image_is_looked_at_within_limits(
+    does: str, longest_s: float, message: str, real: Engine, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant(bench, "endless")
+    toml = bench.methods_folder / "endless" / "method.toml"
+    toml.write_text(toml.read_text().replace("context =", 'python = "/usr/bin/python3"\ncontext ='))
+    called: list[list[str]] = []
+    popen = subprocess.Popen
+
+    def start(words: list[str], **others: Any) -> Any:
+        called.append(words)
+        return popen(words, **others)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(images, "LONGEST_LOOK_S", longest_s)
+    monkeypatch.setattr(images, "_LOOK", f"while True: {does}")
+    try:
+        with pytest.raises(TurntableError, match=message):
+            build(bench, bench.method("endless"), quiet)
+    finally:
+        shutil.rmtree(bench.methods_folder / "endless")
+    assert left(real) == ""
+    (words,) = [words for words in called if f"while True: {does}" in words]
+    assert {"--name", "--label"} <= set(words)
+    assert ("--memory" in words, "--pids-limit" in words) == (real.memory, real.processes)
+
+
 def test_two_who_want_the_same_image_build_it_once(real: Engine, rootfs: Path, tmp_path: Path) -> None:
     bench = bench_with(tmp_path / "bench", real)
     folder = boxed(
@@ -699,12 +981,46 @@ def test_two_who_want_the_same_image_build_it_once(real: Engine, rootfs: Path, t
     assert all_images(bench.folder) == [] and image.document["tag"] not in names_of(real)
 
 
+def test_an_image_that_the_engine_keeps_stays_in_the_bench(
+    bench: Bench, real: Engine, tmp_path: Path
+) -> None:
+    other = bench_with(tmp_path / "bench", real)
+    folder = boxed(
+        other.methods_folder / "kept",
+        'context = ["rootfs.tar", "own"]',
+        "FROM scratch\nADD rootfs.tar own /\n",
+    )
+    os.link(bench.methods_folder / "boxed" / "rootfs.tar", folder / "rootfs.tar")
+    (folder / "own").write_text(str(tmp_path))
+    build(other, other.method("kept"), quiet)
+    (image,) = all_images(other.folder)
+    real.call(
+        "create", "--name", "turntable-keeps", image.document["id"], "python3", what="making a container"
+    )
+    try:
+        with pytest.raises(TurntableError, match="Removing the image failed"):
+            remove(other, image.hash)
+        assert all_images(other.folder) == [image] and image.document["tag"] in names_of(real)
+    finally:
+        real.remove_container("turntable-keeps")
+    with (other.folder / "environments" / f".{image.hash}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (remover := threading.Thread(target=images.remove_image, args=(image, real))).start()
+        remover.join(1.0)
+        assert remover.is_alive() and all_images(other.folder) == [image], "somebody makes it just now"
+    remover.join()
+    assert all_images(other.folder) == [] and image.document["tag"] not in names_of(real)
+
+
 def test_a_packed_bench_brings_its_images(bench: Bench, real: Engine, tmp_path: Path) -> None:
     small = bench_with(tmp_path / "small", real)
     make_capture(small.captures_folder / "small")
     shutil.copytree(bench.methods_folder / "boxed", small.methods_folder / "boxed")
     build(small, small.method("boxed"), quiet)
-    moving.pack(small, tmp_path / "pack.tar", Watcher())
+    boxed(small.methods_folder / "unvetted", "", "FROM scratch\nRUN never\n")
+    moving.pack(small, tmp_path / "pack.tar", told := Told())
+    (note,) = [note for note in told.notes if "unvetted" in note]
+    assert note.startswith("unvetted is packed without its image") and "turntable env build unvetted" in note
     hash = recipe_at(small.methods_folder / "boxed").hash
     assert names_in(small.folder / "store" / "images" / hash / "image.tar") == {packed_name(hash)}
     remove(small, hash)

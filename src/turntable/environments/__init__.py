@@ -84,7 +84,7 @@ def remove(bench: Bench, hash: str) -> None:
     """Remove an environment of either kind.
 
     Raises:
-        TurntableError: there is none of that name, or processes live in it.
+        TurntableError: there is none of that name, processes live in it, or an engine keeps it.
     """
     from ..record import State
     from .images import all_images, remove_image
@@ -96,11 +96,16 @@ def remove(bench: Bench, hash: str) -> None:
                 f"{row.id} is {row.state.value}, and lives in environment {hash}: pause or cancel it first."
             )
 
-    for image in all_images(bench.folder):
+    images = all_images(bench.folder)
+    for image in images:
         if image.hash == hash:
             remove_image(image, _engine_of(image.document["engine"]))
             return
-    environments_of(bench).remove(hash)
+    environments = environments_of(bench)
+    known = [one.hash for one in (*environments.all(), *images)]
+    if hash not in known:
+        raise TurntableError(f"There is no environment {hash!r}; known: {', '.join(known) or 'none'}.")
+    environments.remove(hash)
 
 
 def _environment_of(bench: Bench, run: str) -> str | None:
@@ -226,12 +231,14 @@ def recipes_of(bench: Bench) -> list[Recipe]:
 
 
 def image_recipes_of(bench: Bench) -> list[ImageRecipe]:
-    """As :func:`recipes_of`, of kind ``container``."""
-    found = []
-    for method in _needed(bench, "container"):
-        with contextlib.suppress(TurntableError):  # one that names no image by its digest has none yet
-            found.append(image_recipe_of(method))
-    return found
+    """As :func:`recipes_of`, of kind ``container``.
+
+    Raises:
+        TurntableError: a method of the bench is broken, so that nobody knows what it needs.
+    """
+    needed = [(method, method.environment.get("image")) for method in _needed(bench, "container")]
+    # One that names an image by a tag has none yet.
+    return [image_recipe_of(method) for method, image in needed if not isinstance(image, str) or "@" in image]
 
 
 def _needed(bench: Bench, kind: str) -> Iterator[Method]:

@@ -125,12 +125,9 @@ class Container(Place):
         from ..worker import protocol
 
         engine = self.engine
-        limits = ["--memory", str(allowance.memory_bytes)] if engine.memory else []
-        limits += ["--pids-limit", str(allowance.processes)] if engine.processes else []
         whole = Mounts((*self.read, *mounts.read), mounts.write, mounts.hidden)
         return [
-            engine.program, "run", "--rm", "--name", name, "--label", LABEL, "--pull", "never",
-            "--log-driver", "none", *confined(engine, self.network), *limits,
+            *run_alone(engine, name, allowance), *confined(engine, self.network),
             # Data loaders share memory here; the engines' own 64 MB are a tenth of what they take. It counts as memory.
             "--shm-size", str(allowance.memory_bytes),
             *(engine.cards() if allowance.cards else ()),
@@ -138,6 +135,16 @@ class Container(Place):
             "--workdir", "/", "--entrypoint", str(self.python), self.image,
             "-I", "-S", str(Path(protocol.__file__).parent / "inside.py"), f"{DOOR}/{SOCKET}",
         ]  # fmt: skip
+
+
+def run_alone(engine: Engine, name: str, allowance: Allowance) -> list[str]:
+    """The beginning of a command that runs a container: known by its name and removed in the end, with its limits."""
+    limits = ["--memory", str(allowance.memory_bytes)] if engine.memory else []
+    limits += ["--pids-limit", str(allowance.processes)] if engine.processes else []
+    return [
+        engine.program, "run", "--rm", "--name", name, "--label", LABEL, "--pull", "never",
+        "--log-driver", "none", *limits,
+    ]  # fmt: skip
 
 
 def confined(engine: Engine, network: bool) -> list[str]:

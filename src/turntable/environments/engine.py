@@ -27,6 +27,11 @@ CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
 CDI_CARDS = "nvidia.com/gpu"
 LABEL = "turntable"
 
+LONG = ("pull", "build", "save", "load", "rmi", "untag", "container")
+"""What may take as long as it takes: it moves or removes gigabytes. Whatever else isn't answered is never answered."""
+
+PATIENCE_S = 60.0
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -60,7 +65,7 @@ class Engine:
             What it printed on standard output.
 
         Raises:
-            TurntableError: it failed; the message has its last words.
+            TurntableError: it failed; the message has its last words. Or it doesn't answer.
         """
         answer = _ask(self.program, *words)
         if log is not None:
@@ -72,14 +77,22 @@ class Engine:
         return answer.stdout
 
     def inspect(self, image: str) -> dict[str, Any] | None:
-        """What it knows of an image: ``Id``, ``Size``, ``RepoDigests`` …; None where it has no such image."""
+        """What it knows of an image: ``Id``, ``Size``, ``RepoDigests`` …; None where it has no such image.
+
+        Raises:
+            TurntableError: it doesn't answer.
+        """
         answer = _ask(self.program, "image", "inspect", image)
         if answer.returncode != 0:
             return None
         return json.loads(answer.stdout)[0]
 
     def remove_container(self, name: str) -> None:
-        """Kill and remove a container; quiet if there is none of that name."""
+        """Kill and remove a container; quiet if there is none of that name.
+
+        Raises:
+            TurntableError: it doesn't answer.
+        """
         at_once = ("--time", "0") if self.name == "podman" else ()
         _ask(self.program, "rm", "--force", *at_once, name)
 
@@ -153,7 +166,11 @@ def look(wanted: str | None = None) -> Engine | str:
         program = shutil.which(name)
         if program is None:
             continue
-        answer = _ask(program, "info", "--format", "json" if name == "podman" else "{{json .}}")
+        try:
+            answer = _ask(program, "info", "--format", "json" if name == "podman" else "{{json .}}")
+        except TurntableError as error:
+            reasons.append(str(error).rstrip("."))
+            continue
         if answer.returncode == 0:
             try:
                 return understood(name, program, json.loads(answer.stdout))
@@ -195,12 +212,18 @@ def understood(name: str, program: str, info: dict[str, Any]) -> Engine:
     )
 
 
-def _ask(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+def _ask(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            (program, *words),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=None if words[0] in LONG else PATIENCE_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise TurntableError(
+            f"{Path(program).name} doesn't answer for {PATIENCE_S:g} s ({words[0]})."
+        ) from None

@@ -12,6 +12,8 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
+import posixpath
 import re
 import shutil
 import subprocess
@@ -21,11 +23,11 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import TurntableError, disk_error, unknown_name
-from ..files import read_json, sha256_of, write_json, write_text
-from .container import confined
+from ..files import holding, read_json, sha256_of, write_json, write_text
+from .container import Allowance, confined, run_alone
 from .engine import LABEL, Engine
 from .environment import remove_tree, try_lock
 from .recipe import platform_name
@@ -40,15 +42,41 @@ KEYS = ("kind", "image", "python", "context", "network")
 IMAGES, ARCHIVE = "images", "image.tar"
 """The folder of the store, and the file in it, of an image that came with a pack or goes into one."""
 
-NAME_IN_INDEX = "io.containerd.image.name"
+LISTS = ("manifest.json", "repositories", "index.json")
+"""What in an archive names images, for one engine or another."""
+
+NAMES_IN_INDEX = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 LARGEST_LIST = 1 << 20
+COMPRESSED = (
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ\0",
+    b"\x28\xb5\x2f\xfd",
+    *(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16)),
+)
+"""How what engines expand begins: gzip, bzip2, xz, zstd (which may begin with a frame to skip)."""
+
+LONGEST_MAGIC = 6
+PLAIN_TYPES = (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE)
+HARMLESS = frozenset({"size", "mtime", "atime", "ctime", "uid", "gid", "uname", "gname"})
+"""Longer headers that an archive's member may have: none that names it."""
+
 NOT_CONTEXT = frozenset({"__pycache__", ".git"})
 OLDEST_PYTHON = (3, 8)
+
+LOOK_ALLOWANCE = Allowance(memory_bytes=4 << 30, processes=4096)
+"""What an image's Python may have to say which one it is. NumPy starts a thread for every core."""
+
+LONGEST_LOOK_S = 600.0
+"""A rootless engine may have to give every file of the image another owner first."""
+
+MOST_SAID = 1 << 16
+POLL_S = 0.05
 
 _BY_DIGEST = re.compile(r"(?P<registry>[^/]+)/(?P<path>[a-z0-9._/-]+)(?::[\w.-]+)?@sha256:[0-9a-f]{64}")
 
 _LOOK = (
-    "import json, sys, numpy;"
+    "import ctypes, json, sys, numpy;"
     "print(json.dumps({'version': list(sys.version_info[:3]), 'numpy': numpy.__version__}))"
 )
 
@@ -120,6 +148,10 @@ def read_image_recipe(folder: Path, environment: dict[str, Any]) -> ImageRecipe:
         raise TurntableError(
             f"{path}: an environment of kind 'container' needs image = \"…@sha256:…\", or a {DOCKERFILE} beside method.toml."
         )
+    if (folder / DOCKERFILE).is_symlink():
+        raise TurntableError(
+            f"{folder / DOCKERFILE} is a link: what it leads to changes without the method. Put the file itself there."
+        )
     if image is None:
         return ImageRecipe(folder, python, files=tuple(_files(folder, environment.get("context", []))))
     if has_dockerfile or "context" in environment:
@@ -160,7 +192,8 @@ def _files(folder: Path, context: Any) -> Iterator[tuple[str, str]]:
     found = {folder / DOCKERFILE}
     for name in context:
         place = folder / name
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not place.exists():
+        inside = place.resolve().is_relative_to(folder.resolve())
+        if not inside or ".." in PurePosixPath(name).parts or not place.exists():
             raise TurntableError(
                 f"{path}: environment.context names what lies in the method's folder, and {name!r} doesn't."
             )
@@ -266,7 +299,10 @@ class Images:
             (self.folder / recipe.hash).mkdir(exist_ok=True)
             write_json(self.folder / recipe.hash / NOTE, document)
         except BaseException as error:
-            forget(self.engine, tag, had_before, recipe.image)
+            try:
+                forget(self.engine, tag, had_before, recipe.image)
+            except TurntableError as left:  # what went wrong at first is what is raised
+                say(str(left))
             if not isinstance(error, TurntableError):
                 raise
             told = f" All of it: {log}" if log.exists() else ""
@@ -294,6 +330,7 @@ class Images:
                 self.engine.call("save", "--output", str(aside), name, what=f"writing image {image.hash}")
             finally:
                 forget(self.engine, name, had_before=True)
+            check(self.engine, aside, image.hash)
             aside.rename(path)
         return path
 
@@ -344,13 +381,13 @@ class Images:
         Raises:
             TurntableError: there is no such Python, it is too old, or it has no NumPy.
         """
+        bench, _, hash = self._tag(recipe).rpartition("/")[2].partition(":")
+        name = f"turntable-{bench}-{hash}"
         words = [
-            self.engine.program, "run", "--rm", "--pull", "never", "--log-driver", "none",
+            *run_alone(self.engine, name, LOOK_ALLOWANCE),
             *confined(self.engine, network=False), "--entrypoint", recipe.python, id, "-c", _LOOK,
         ]  # fmt: skip
-        answer = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-        )
+        answer = run_bounded(self.engine, name, words)
         with log.open("a") as file:
             file.write(f"$ {' '.join(words)}\n{answer.stdout}{answer.stderr}\n")
         needs = "Turntable's worker needs a Python from 3.8 on with NumPy in the image"
@@ -372,6 +409,41 @@ class Images:
         return {"python": written, "numpy": numpy}
 
 
+def run_bounded(engine: Engine, name: str, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a container that nobody trusts: not for ever, and not to hear whatever it has to say.
+
+    Args:
+        engine: what runs it.
+        name: of the container; one that is left of a killed turntable is removed.
+        words: the command that runs it.
+
+    Raises:
+        TurntableError: it took too long, or said too much.
+    """
+    engine.remove_container(name)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        deadline, said = time.monotonic() + LONGEST_LOOK_S, 0
+        try:
+            while process.poll() is None and said <= MOST_SAID and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+                said = max(os.fstat(file.fileno()).st_size for file in (out, err))
+            ended = process.poll() is not None
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            engine.remove_container(name)
+        if not ended:
+            how = f"said more than {MOST_SAID} bytes" if said > MOST_SAID else f"took {LONGEST_LOOK_S:g} s"
+            raise TurntableError(f"The image's Python was asked for its version, and {how}.")
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read(MOST_SAID).decode(errors="replace"))
+        return subprocess.CompletedProcess(words, process.returncode, *texts)
+
+
 def archive_of(store: Path, hash: str) -> Path:
     """Where a store has an image as a file."""
     return store / IMAGES / hash / ARCHIVE
@@ -386,48 +458,111 @@ def load(engine: Engine, archive: Path, hash: str, log: Path) -> str:
     """Give an engine the image of an archive; its id.
 
     Raises:
-        TurntableError: it isn't an image's archive, or would give the engine another image under a name of the user's.
+        TurntableError: as :func:`check`, or the engine can't read it.
     """
-    name = packed_name(hash)
-    try:
-        names = names_in(archive)
-    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TurntableError(f"{archive} is no image, or damaged ({error!r}).") from None
-    if names != {name}:
-        raise TurntableError(
-            f"{archive} would bring the names {', '.join(sorted(names)) or '(none)'} into {engine.name}, not {name} alone. "
-            "It is not loaded."
-        )
+    check(engine, archive, hash)
     engine.call("load", "--input", str(archive), what=f"loading {archive}", log=log)
-    found = engine.inspect(name)
+    found = engine.inspect(packed_name(hash))
     if found is None:
         raise TurntableError(f"{archive} holds no image that {engine.name} understands.")
     return str(found["Id"])
 
 
+def check(engine: Engine, archive: Path, hash: str) -> None:
+    """Hold an archive to what is loaded.
+
+    Raises:
+        TurntableError: it isn't an image's archive, or would give the engine another image under a name of the user's.
+    """
+    name = packed_name(hash)
+    try:
+        names = names_in(archive)
+    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TurntableError(f"{archive} is no image, or damaged ({error!r}).") from None
+    # Docker writes the tag alone beside the whole name, and Podman makes a name without a registry of it.
+    if names - {hash} != {name}:
+        raise TurntableError(
+            f"{archive} would bring the names {', '.join(sorted(names)) or '(none)'} into {engine.name}, not {name} alone. "
+            "It is not loaded."
+        )
+
+
 def names_in(archive: Path) -> set[str]:
     """The names that loading an archive of an image gives, by any of the three lists that engines read.
 
+    Engines read archives by rules of their own: some take the first of two files of a name, some the last, some unpack all
+    and follow links. So only what can be read in one way is taken: plain headers, every name once and in its shortest form,
+    no file behind a link. Nor are layers taken that an engine would have to expand, to whatever size they please.
+
     Raises:
-        tarfile.TarError, ValueError, KeyError, TypeError, AttributeError: it is no such archive.
+        tarfile.TarError, ValueError, KeyError, TypeError, AttributeError, RecursionError: it is no such archive.
     """
     names: set[str] = set()
-    with tarfile.open(archive, "r:") as tar:
+    kinds: dict[str, bytes] = {}
+    with tarfile.open(archive, "r:") as tar, archive.open("rb") as raw:
+        if raw.read(LONGEST_MAGIC).startswith(COMPRESSED):
+            raise ValueError("it is compressed, or can be read as if it were")
         for member in tar:
-            file = tar.extractfile(member) if member.isreg() and member.size < LARGEST_LIST else None
-            if file is None:
+            _check_plain(member, raw)
+            name = member.name
+            if name in kinds or posixpath.normpath(name) != name or name.startswith(("/", "..")):
+                raise ValueError(f"{name!r} is there twice, or no plain path")
+            kinds[name] = member.type
+            file = tar.extractfile(member) if member.isreg() else None
+            if file is not None and file.read(LONGEST_MAGIC).startswith(COMPRESSED):
+                raise ValueError(
+                    f"{name} is compressed, to whatever size; podman save writes layers as they are"
+                )
+            if name not in LISTS:
                 continue
-            match str(PurePosixPath(member.name)):
-                case "manifest.json":
-                    names |= {name for image in json.load(file) for name in image["RepoTags"] or ()}
-                case "repositories":
-                    names |= {f"{name}:{tag}" for name, tags in json.load(file).items() for tag in tags}
-                case "index.json":
-                    notes = [entry.get("annotations", {}) for entry in json.load(file)["manifests"]]
-                    names |= {note[NAME_IN_INDEX] for note in notes if NAME_IN_INDEX in note}
-                case _:
-                    pass
+            if file is None or member.size > LARGEST_LIST:
+                raise ValueError(f"{name} is no file of at most {LARGEST_LIST} bytes")
+            file.seek(0)
+            names |= _names_in_list(name, json.load(file, object_pairs_hook=_caseless))
+        if tar.pax_headers:
+            raise ValueError("it has headers for all files")
+    for name in kinds:
+        for folder in PurePosixPath(name).parents:
+            if kinds.get(str(folder), tarfile.DIRTYPE) != tarfile.DIRTYPE:
+                raise ValueError(f"{name} lies in {folder}, which is no folder")
     return names
+
+
+def _check_plain(member: tarfile.TarInfo, raw: BinaryIO) -> None:
+    """Hold the headers of an archive's member to what every reader understands alike.
+
+    Raises:
+        ValueError: they are otherwise.
+    """
+    first, last = member.offset, member.offset_data - tarfile.BLOCKSIZE
+    plain = member.type in PLAIN_TYPES and member.pax_headers.get("size", "0").isdecimal()
+    plain = plain and member.pax_headers.keys() <= HARMLESS
+    # One header; or another two blocks before it, for what doesn't fit into it: sizes from 8 GiB on.
+    plain = plain and last - first in (0, 2 * tarfile.BLOCKSIZE)
+    for offset, kind in {first: tarfile.XHDTYPE, last: member.type}.items():
+        raw.seek(offset)
+        block = raw.read(tarfile.BLOCKSIZE)
+        plain = plain and block[156:157] == kind and block[257:265] == b"ustar\x0000"
+        plain = plain and re.fullmatch(rb"[0-7]{11}[\0 ]", block[124:136]) is not None
+    if not plain:
+        raise ValueError(f"{member.name!r} has a header that isn't plain")
+
+
+def _caseless(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object with small keys: to the engines, written in Go, ``repotags`` is ``RepoTags``."""
+    found = {key.casefold(): value for key, value in pairs}
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _names_in_list(which: str, content: Any) -> set[str]:
+    if which == "manifest.json":
+        return {name for image in content for name in image["repotags"] or ()}
+    if which == "repositories":
+        return {f"{name}:{tag}" for name, tags in content.items() for tag in tags}
+    notes = [entry.get("annotations") or {} for entry in content["manifests"]]
+    return {note[key] for note in notes for key in NAMES_IN_INDEX if key in note}
 
 
 def bases_by_tag(dockerfile: str) -> list[str]:
@@ -486,18 +621,26 @@ def pin(folder: Path, environment: dict[str, Any], engine: Engine, say: Callable
         )
     say(f"Fetching {image} …")
     engine.call("pull", image, what=f"fetching {image}")
-    digests = (engine.inspect(image) or {}).get("RepoDigests") or []
+    # A port has a colon too, but stands before the last slash.
+    before, slash, last = image.rpartition("/")
+    repository = f"{before}{slash}{last.partition(':')[0]}"
+    # The engine may have the same image from other places too, which give it other digests.
+    of = [digest.partition("@") for digest in (engine.inspect(image) or {}).get("RepoDigests") or []]
+    digests = [digest for name, _, digest in of if _short(name) == _short(repository)]
     if not digests:
         raise TurntableError(
             f"{engine.name} knows no digest of {image}: it was made here, and comes from no registry."
         )
-    # A port has a colon too, but stands before the last slash.
-    before, slash, last = image.rpartition("/")
-    pinned = f"{before}{slash}{last.partition(':')[0]}@{digests[0].rpartition('@')[2]}"
+    pinned = f"{repository}@{digests[0]}"
     _by_digest(path, pinned)
     write_text(path, text.replace(f'"{image}"', f'"{pinned}"'))
     say(f"{image} is {pinned}")
     return path
+
+
+def _short(repository: str) -> str:
+    """A repository's name as Docker writes it: without Docker's own registry."""
+    return repository.removeprefix("docker.io/").removeprefix("library/")
 
 
 def read_note(folder: Path) -> Image | None:
@@ -528,24 +671,37 @@ def forget(engine: Engine, tag: str, had_before: bool, reference: str = "") -> N
         tag: this bench's name.
         had_before: whether the engine had the image before the bench did.
         reference: the digest by which the bench fetched it; it is a name too.
+
+    Raises:
+        TurntableError: the engine keeps it, for a container for instance.
     """
     untag = "untag" if had_before and engine.name == "podman" else "rmi"
     for words in ((untag, tag), *((("rmi", reference),) if reference and not had_before else ())):
-        with contextlib.suppress(TurntableError):  # it is gone already
+        try:
             engine.call(*words, what="removing the image")
+        except TurntableError:
+            found = engine.inspect(words[1])
+            # Gone already; or another bench has it too, and keeps the digest's name with its own.
+            if found is not None and (words[1] == tag or not found.get("RepoTags")):
+                raise
 
 
 def remove_image(image: Image, engine: Engine | None) -> None:
-    """Remove an image from a bench, and from the engine that has it.
+    """Remove an image from a bench, its archive in the store too, and from the engine that has it.
 
     Args:
         image: which.
         engine: the one that has it; None where it isn't there any more: then the bench alone forgets it.
+
+    Raises:
+        TurntableError: the engine keeps it; then the bench does, too.
     """
-    if engine is not None:
-        note = image.document
-        forget(engine, note["tag"], note["had_before"], note["reference"])
-    remove_tree(image.folder)
+    with holding(image.folder.parent / f".{image.hash}.lock"):
+        if engine is not None:
+            note = image.document
+            forget(engine, note["tag"], note["had_before"], note["reference"])
+        remove_tree(image.folder)
+        remove_tree(archive_of(image.folder.parents[1] / "store", image.hash).parent)
 
 
 def prune_images(bench: Path, keep: Collection[str], engine_of: Callable[[str], Engine | None]) -> int:
@@ -558,21 +714,23 @@ def prune_images(bench: Path, keep: Collection[str], engine_of: Callable[[str], 
 
     Returns:
         The bytes that the images had, layers that others share with them among them.
+
+    Raises:
+        TurntableError: an engine keeps an image.
     """
     freed = 0
-    engines: dict[str, Engine] = {}
-    for image in all_images(bench):
-        engine = engine_of(image.document["engine"])
-        if engine is not None:
-            engines[engine.name] = engine
+    noted = [(image, engine_of(image.document["engine"])) for image in all_images(bench)]
+    # The containers first: an engine keeps the image of one.
+    for engine in {engine.name: engine for _, engine in noted if engine is not None}.values():
+        with contextlib.suppress(TurntableError):
+            engine.call("container", "prune", "--force", "--filter", f"label={LABEL}", what="tidying")
+    for image, engine in noted:
         if image.hash not in keep:
+            archive = archive_of(bench / "store", image.hash)
+            freed += image.document["bytes"] + (archive.stat().st_size if archive.is_file() else 0)
             remove_image(image, engine)
-            freed += image.document["bytes"]
     for archive in (bench / "store" / IMAGES).glob(f"*/{ARCHIVE}"):
         if archive.parent.name not in keep:
             freed += archive.stat().st_size
             remove_tree(archive.parent)
-    for engine in engines.values():
-        with contextlib.suppress(TurntableError):
-            engine.call("container", "prune", "--force", "--filter", f"label={LABEL}", what="tidying")
     return freed

@@ -13,11 +13,14 @@ import os
 import select
 import shutil
 import socket
+import struct
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from ..environments.container import NO_FILE, NO_FOLDER, SOCKET
 
@@ -47,6 +50,13 @@ class Door:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._lifeline: socket.socket | None = None
+        self.first: psutil.Process | None = None
+        """The container's first process, once it has come; None too where the engine's machine is another than ours."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether a container has come, and been told what to run."""
+        return self._lifeline is not None
 
     def hand_over(
         self,
@@ -74,6 +84,9 @@ class Door:
             while not self._closed.is_set() and alive():
                 if select.select([self._socket], [], [], POLL_S)[0]:
                     connection, _ = self._socket.accept()
+                    # Before it is told anything, or it might have started something that nobody knows.
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        self.first = psutil.Process(pid) if (pid := _peer(connection)) else None
                     # One that died at the door has closed it: its end is seen where it is waited for.
                     with contextlib.suppress(OSError):
                         sent = socket.send_fds(connection, [text], descriptors)
@@ -97,3 +110,10 @@ class Door:
             shutil.rmtree(self.folder, ignore_errors=True)
         if self._lifeline is not None:
             self._lifeline.close()
+
+
+def _peer(connection: socket.socket) -> int:
+    """The number that the process at the other end has here, not in there; 0 if it has none. (unix(7), SO_PEERCRED)"""
+    credentials = struct.Struct("iII")
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size)
+    return int(credentials.unpack(packed)[0])

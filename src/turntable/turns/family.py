@@ -7,10 +7,12 @@ parents, close every descriptor, or ignore being asked to end. They are known by
 - they are in the process group or session that the worker leads;
 - their environment carries the run's mark, which children inherit;
 - they were known before;
-- their parent is one of these, or their process group has one of these in it.
+- their parent is one of these, or their process group has one of these in it;
+- their parent is the run's heir: a container's first process, to which whoever in there loses its parent is given. It is
+  none of the family itself: a pause leaves it awake.
 
 What escapes: a process that has cleared its environment, taken a session of its own and lost its parent before anyone
-looked, where there's no control group.
+looked, where there's no control group and no heir.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -58,7 +60,12 @@ class Family:
     """A run's processes, looked for anew whenever they are asked for."""
 
     def __init__(
-        self, leader: int, mark: str, started: float | None = None, cgroup: Cgroup | None = None
+        self,
+        leader: int,
+        mark: str,
+        started: float | None = None,
+        cgroup: Cgroup | None = None,
+        heir: Callable[[], psutil.Process | None] = lambda: None,
     ) -> None:
         """The family of a worker, which may have ended.
 
@@ -69,11 +76,13 @@ class Family:
                 doesn't carry the mark, is a stranger who came by the leader's number: it is left alone, and its group
                 too. If absent, the number is taken to be the worker's still.
             cgroup: the control group that the worker was put into.
+            heir: the first process of the container that the worker was put into, once that is known.
         """
         self._leader = leader
         self._mark = mark
         self._started = started
         self._cgroup = cgroup
+        self._heir = heir
         self._known: set[psutil.Process] = set()
 
     def members(self) -> list[psutil.Process]:
@@ -205,6 +214,12 @@ class Family:
         known: set[psutil.Process] = set()
         pids: set[int] = set()
         groups: set[int] = set()
+        heirs_group = 0
+        with contextlib.suppress(psutil.Error, OSError):
+            if (heir := self._heir()) is not None and heir.is_running():
+                # Its children have a session of their own, all but those that are just born: to stop these is to stop it.
+                heirs_group = os.getpgid(heir.pid)
+                pids.add(heir.pid)
         others: list[tuple[psutil.Process, int, int]] = []
 
         def lives(member: psutil.Process, group: int) -> bool:
@@ -219,7 +234,7 @@ class Family:
             with contextlib.suppress(psutil.Error, OSError):
                 group = os.getpgid(pid)
                 # Group 0 is the kernel's own threads.
-                if group == 0 or pid == os.getpid():
+                if group in (0, heirs_group) or pid == os.getpid():
                     continue
                 process = psutil.Process(pid)
                 if (

@@ -28,6 +28,7 @@ from ..environments.engine import Engine
 from ..environments.place import Place
 from ..run import RunFolder
 from ..worker import protocol
+from ..worker.inside import NOT_RUN
 from .cgroup import Cgroup
 from .door import Door
 from .family import MARK, Family
@@ -140,7 +141,10 @@ class RunProcess:
         else:
             self._start(words, quarters, log, (channel, locks), cwd, variables)
         self.pid = self.process.pid
-        self.family = Family(self.pid, str(quarters.folder), cgroup=self._cgroup)
+        door = None if self._container is None else self._container.door
+        self.family = Family(
+            self.pid, str(quarters.folder), cgroup=self._cgroup, heir=lambda: door and door.first
+        )
 
     def _start(
         self,
@@ -181,7 +185,7 @@ class RunProcess:
         """Start it as the engine's child: ours is only the engine's command line, which is told what comes out.
 
         The engine puts the container into control groups of its own, with the limits that it is given; and the program is
-        known by its mark, in there as anywhere.
+        known by its mark, in there as anywhere, and as the first process's child.
         """
         self.limits = Limits(place.engine.memory, place.engine.processes)
         container = self._container = InContainer(place.engine, f"turntable-{cgroup_name(quarters.folder)}")
@@ -217,7 +221,9 @@ class RunProcess:
         status = self.process.returncode
         if self._container is not None and status in NOT_STARTED:
             lines = self._log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            return WorkerFailed(printable(f"{self._container.engine.name} could not run it: {lines[-1]}"))
+            # A program may end like this by itself.
+            if not self._container.door.passed or NOT_RUN in lines[-1]:
+                return WorkerFailed(printable(f"{self._container.engine.name} could not run it: {lines[-1]}"))
         if self._walled and status is not None and 128 < status < 128 + signal.NSIG:
             status = 128 - status  # so says the wall, as a shell would, of who died inside by a signal
         out_of_memory = out_of_memory_kills() > self.kills_before

@@ -2,7 +2,8 @@
 
 A container's processes are an engine's children, not ours: they inherit nothing. So the supervisor passes on by the socket
 what any other run's process inherits: a program with its arguments and variables, and the worker's own channel; and the
-run's lock and the device's, which are held here, where the program can't let go of them.
+run's lock and the device's, which are held here, where the program can't let go of them: nor get at them by ``/proc/1/fd``
+or as a debugger would, since this process isn't dumpable.
 
 The connection is a lifeline. When the supervisor closes it, or dies however that happens, this process ends; and since it
 is the container's first, the kernel kills whatever is left in there, stopped or not. It has no part in pauses itself: it
@@ -12,6 +13,7 @@ isn't marked as the run's, and the program has a session of its own.
 from __future__ import annotations
 
 import array
+import ctypes
 import fcntl
 import json
 import os
@@ -24,6 +26,18 @@ from typing import Any, Dict, List, Tuple
 
 MOST_DESCRIPTORS = 64
 NOT_FOUND = 127
+NOT_RUN = " can't be run in this image: "
+PR_SET_DUMPABLE = 4  # prctl(2)
+
+
+def shut() -> None:
+    """Keep the program, which has the same user, from this process's descriptors and memory; becoming it lifts that.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
 def receive(connection: socket.socket) -> Tuple[Dict[str, Any], List[int]]:
@@ -65,7 +79,7 @@ def become(message: Dict[str, Any], descriptors: List[int]) -> None:
     try:
         os.execvp(message["words"][0], message["words"])
     except OSError as error:
-        sys.stderr.write("{} can't be run in this image: {}\n".format(message["words"][0], error.strerror))
+        sys.stderr.write("{}{}{}\n".format(message["words"][0], NOT_RUN, error.strerror))
         sys.stderr.flush()
         os._exit(NOT_FOUND)
 
@@ -97,6 +111,7 @@ def watch(program: int, lifeline: socket.socket) -> int:
 
 
 def main() -> int:
+    shut()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the program is asked by itself
     lifeline = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     lifeline.connect(sys.argv[1])
