@@ -91,7 +91,8 @@ def starts(pythons: Sequence[Path]) -> str:
     """How many of these Pythons can import what was installed."""
     good = 0
     for python in pythons:
-        good += subprocess.run([python, "-c", IMPORTS], capture_output=True, check=False).returncode == 0
+        if python.exists():  # else it is a link to an interpreter that isn't there
+            good += subprocess.run([python, "-c", IMPORTS], capture_output=True, check=False).returncode == 0
     return f"{good} of {len(pythons)}"
 
 
@@ -179,7 +180,7 @@ def by_tar(bench: Bench, scratch: Path) -> Row:
         make,
         packed.stat().st_size,
         restore,
-        starts(sorted(out.glob("environments/*/venv/bin/python"))),
+        starts([venv / "bin" / "python" for venv in sorted(out.glob("environments/*/venv"))]),
     )
     remove_tree(out)
     return row
@@ -206,7 +207,9 @@ def by_venv_pack(bench: Bench, scratch: Path) -> Row:
     make = timed(write)
     size = sum(path.stat().st_size for path in out.glob("*.tar.gz"))
     restore = timed(read)
-    row = Row("venv-pack", make, size, restore, starts(sorted(out.glob("*/bin/python"))))
+    row = Row(
+        "venv-pack", make, size, restore, starts([folder / "python" for folder in sorted(out.glob("*/bin"))])
+    )
     remove_tree(out)
     return row
 
@@ -249,7 +252,13 @@ def by_wheelhouse(bench: Bench, scratch: Path) -> Row:
             subprocess.run([*command, "--python", venv / "bin" / "python", "-r", asked], check=True, env=uv)
 
     make, restore = timed(write), timed(read)
-    row = Row("wheelhouse + uv", make, weight(house), restore, starts(sorted(out.glob("*/bin/python"))))
+    row = Row(
+        "wheelhouse + uv",
+        make,
+        weight(house),
+        restore,
+        starts([folder / "python" for folder in sorted(out.glob("*/bin"))]),
+    )
     remove_tree(out)
     return row
 
