@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from turntable.bench import Bench
 from turntable.captures.capture import FORMAT, Capture, content_hash
+from turntable.environments import build, environments_of, lock
+from turntable.errors import TurntableError
 from turntable.worker.contract import Camera
 from turntable.worker.png import write_png
 
@@ -26,6 +31,27 @@ os.environ["TURNTABLE_LOCKS"] = tempfile.mkdtemp(prefix="turntable-locks-")
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Real captures that lie beside a developer's checkout and CI's; see each test's skip."""
+
+
+@contextlib.contextmanager
+def environments_built(bench: Bench, *names: str) -> Iterator[None]:
+    """The environments of these methods, locked first where they have no lock; they are removed afterwards.
+
+    Where no index of packages is reached, or no such Python to be had, tests are skipped; not in CI, which promises both.
+    """
+    try:
+        for name in names:
+            method = bench.method(name)
+            if not (method.folder / "uv.lock").is_file():
+                lock(bench, method, lambda text: None)
+            build(bench, method, lambda text: None)
+    except TurntableError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"an environment can't be built here: {error}")
+    yield
+    for environment in environments_of(bench).all():
+        environments_of(bench).remove(environment.hash)
 
 
 @pytest.fixture

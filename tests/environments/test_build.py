@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import METHOD_CODE, METHOD_TOML, make_capture
+from conftest import METHOD_CODE, METHOD_TOML, environments_built, make_capture
 from turntable import moving
 from turntable.bench import Bench
 from turntable.environments import build, environments_of, lock, place_of, recipe_of, recipes_of, remove
@@ -55,19 +55,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     make_capture(bench.captures_folder / "small")
     make_method_of_its_own(bench.methods_folder / "old", OLD, "numpy==1.24.4", "docopt==0.6.2")
     make_method_of_its_own(bench.methods_folder / "new", NEW, "numpy==2.2.6", "six==1.17.0")
-    try:
-        for python in (OLD, NEW):
-            next(candidates(bench.folder / "store", python))
-        for name in ("old", "new"):
-            lock(bench, bench.method(name), quiet)
-            build(bench, bench.method(name), quiet)
-    except TurntableError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"an environment can't be built here: {error}")
-    yield bench
-    for environment in environments_of(bench).all():
-        environments_of(bench).remove(environment.hash)
+    with environments_built(bench, "old", "new"):
+        yield bench
 
 
 @pytest.fixture

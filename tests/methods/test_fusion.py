@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import look_at
+from conftest import environments_built, look_at
 from turntable.bench import Bench
 from turntable.captures.capture import FORMAT, Capture, content_hash
 from turntable.conformance import check
-from turntable.environments import build, environments_of
-from turntable.environments.interpreters import candidates
-from turntable.errors import TurntableError
 from turntable.files import write_json
 from turntable.jobs import RunRequest, plan, work
 from turntable.methods.fusion.colour import Source, blend, fill, lowest_around, nearest_cameras
@@ -296,16 +292,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     bench = Bench(tmp_path_factory.mktemp("fusion") / "bench")
     bench.make()
     textured_scene(bench.captures_folder / "plane")
-    try:
-        next(candidates(bench.folder / "store", "3.8"))
-        build(bench, bench.method("fusion"), lambda text: None)
-    except TurntableError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"the environment of fusion can't be built here: {error}")
-    yield bench
-    for environment in environments_of(bench).all():
-        environments_of(bench).remove(environment.hash)
+    with environments_built(bench, "fusion"):
+        yield bench
 
 
 @pytest.mark.xdist_group("fusion")

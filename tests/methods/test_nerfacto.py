@@ -14,10 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from conftest import make_capture
+from conftest import environments_built, make_capture
 from turntable.bench import Bench
-from turntable.environments import build, environments_of, place_of
-from turntable.errors import TurntableError
+from turntable.environments import place_of
 from turntable.jobs import RunRequest, plan, work
 from turntable.methods.nerfacto.pixels import Pixels
 from turntable.record import State
@@ -81,15 +80,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         'without = ["nvidia-*", "triton", "torchvision", "torch-fidelity", "open3d", "pymeshlab", "wandb", "comet-ml", '
         '"jupyter*"]\n'
     )
-    try:
-        build(bench, bench.method("nerfacto"), lambda text: None)
-    except TurntableError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"nerfacto's environment can't be built here: {error}")
-    yield bench
-    for environment in environments_of(bench).all():
-        environments_of(bench).remove(environment.hash)
+    with environments_built(bench, "nerfacto"):
+        yield bench
 
 
 def test_nerfacto_is_run_and_scored(bench: Bench) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import look_at, make_capture
+from conftest import environments_built, look_at, make_capture
 from turntable.bench import Bench
 from turntable.captures.capture import Capture, content_hash
 from turntable.conformance import check
-from turntable.environments import build
-from turntable.environments.interpreters import candidates
-from turntable.errors import TurntableError
 from turntable.jobs import RunRequest, plan, work
 from turntable.methods.poisson import blend, features, mesh, normals, pace, show
 from turntable.methods.poisson.poisson import near_pairs
@@ -252,18 +249,12 @@ def test_a_mesh_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A bench in which the method lives."""
     bench = Bench(tmp_path_factory.mktemp("poisson") / "bench")
     bench.make()
-    try:
-        next(candidates(bench.folder / "store", "3.12"))
-        build(bench, bench.method("poisson"), lambda text: None)
-    except TurntableError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"the environment of poisson can't be built here: {error}")
-    return bench
+    with environments_built(bench, "poisson"):
+        yield bench
 
 
 def painted_ball(folder: Path) -> Capture:

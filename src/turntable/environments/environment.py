@@ -118,10 +118,7 @@ class Environments:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / f".{recipe.hash}.lock").open("a") as lock:
-                if not try_lock(lock.fileno()):
-                    say(f"Environment {recipe.hash} is being built by another turntable; waiting …")
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+            with alone(self.folder, f"Environment {recipe.hash}", recipe.hash, say):
                 if (found := self.find(recipe)) is not None:
                     return found
                 with self._store_in_use(fcntl.LOCK_SH):
@@ -363,10 +360,20 @@ def _writable(folder: Path) -> Iterator[None]:
         folder.chmod(mode)
 
 
-def try_lock(descriptor: int) -> bool:
-    """Take the kernel's lock on an open file, if nobody holds it; whether that was so."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+@contextlib.contextmanager
+def alone(folder: Path, what: str, hash: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Nobody else makes the same environment or image; whoever does is waited for.
+
+    Args:
+        folder: the bench's ``environments``.
+        what: is made.
+        hash: its recipe's.
+        say: told if there is somebody to wait for.
+    """
+    with (folder / f".{hash}.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{what} is being made by another turntable; waiting …")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

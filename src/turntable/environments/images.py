@@ -9,7 +9,6 @@ mounted when it runs, so that changing the method's code builds nothing anew.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -29,7 +28,7 @@ from ..errors import TurntableError, disk_error, unknown_name
 from ..files import holding, read_json, sha256_of, write_json, write_text
 from .container import Allowance, confined, run_alone
 from .engine import LABEL, Engine
-from .environment import remove_tree, try_lock
+from .environment import alone, remove_tree
 from .recipe import platform_name
 from .uv import words_of
 
@@ -245,10 +244,7 @@ class Images:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / f".{recipe.hash}.lock").open("a") as lock:
-                if not try_lock(lock.fileno()):
-                    say(f"Image {recipe.hash} is being made by another turntable; waiting …")
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+            with alone(self.folder, f"Image {recipe.hash}", recipe.hash, say):
                 if (found := self.find(recipe)) is not None:
                     return found
                 packed = archive_of(self.store, recipe.hash).is_file()

@@ -68,7 +68,6 @@ class Nerfacto:
         if self._device.type == "cpu":
             # Else gradients of the hash table are added by several threads, in whatever order they come.
             torch.use_deterministic_algorithms(True, warn_only=True)
-            torch.utils.deterministic.fill_uninitialized_memory = False
         self._generator = np.random.default_rng(seed)
         self._settings = settings
         self._pixels = Pixels(views)
