@@ -6,4 +6,4 @@ python -m pip install --quiet '.[test]'
 ruff check .
 ruff format --check .
 pyright
-python -m pytest -n 2 "$@"
+python -m pytest -n 2 --dist loadgroup "$@"

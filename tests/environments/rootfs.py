@@ -32,7 +32,8 @@ def write_rootfs(target: Path, with_numpy: bool = True) -> None:
     if with_numpy:
         packages = Path(numpy.__file__).parents[1]
         for name in ("numpy", "numpy.libs"):
-            files |= _tree(packages / name, inside / "site-packages" / name)
+            # Among Python's own modules: Debian's build looks into another folder for packages than others do.
+            files |= _tree(packages / name, inside / name)
     programs = [path for path in files.values() if ".so" in path.name or path.name.startswith("python")]
     own = {str(path) for path in files.values()}
     for path in sorted({library for program in programs for library in _libraries(program)}):

@@ -28,6 +28,8 @@ from turntable.record import State
 from turntable.run import Budget, RunFolder
 from turntable.turns.watcher import Watcher
 
+pytestmark = pytest.mark.xdist_group("build")  # what was built is built once
+
 OLD, NEW = "3.8", "3.11"
 
 

@@ -64,6 +64,8 @@ from turntable.turns.identity import started
 from turntable.turns.process import Quarters, RunProcess
 from turntable.turns.watcher import Watcher
 
+pytestmark = pytest.mark.xdist_group("containers")  # an engine lists those of other tests too
+
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 ROOT_PODMAN = Engine("podman", "/usr/bin/podman", "4.3.1", rootless=False, memory=True, processes=True)
 USERS_PODMAN = Engine("podman", "/usr/bin/podman", "5.0.0", rootless=True, memory=False, processes=True)

@@ -35,6 +35,8 @@ from turntable.turns.watcher import Watcher
 from turntable.worker.contract import Camera
 from turntable.worker.png import write_png
 
+pytestmark = pytest.mark.xdist_group("fusion")  # its environment is built once
+
 WORLD = Frame(np.zeros(3), 1.0)
 NUMPY_ONLY = ("colour", "depthmaps", "geometry", "partners")
 FOLDER = get_method("fusion").folder
@@ -296,13 +298,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield bench
 
 
-@pytest.mark.xdist_group("fusion")
 def test_it_keeps_the_contract_on_python_3_8(built: Bench) -> None:
     found = check(built, built.method("fusion"), built.capture("plane"), "cpu", True, lambda text: None)
     assert [one for one in found if one.good is False] == []
 
 
-@pytest.mark.xdist_group("fusion")
 def test_views_of_a_plane_and_its_depth_come_out_as_they_are(built: Bench) -> None:
     wanted = RunRequest(("fusion", "nearest"), Budget(steps=40))
     capture = built.capture("plane")

@@ -511,7 +511,7 @@ def test_its_run_is_refused_without_a_card_in_one_line(tmp_path, turntable_comma
     for words, says in (
         (
             ["run", "small", "-m", "gsplat", "--budget", "4steps"],
-            "it needs an NVIDIA card, and nvidia-smi finds none",
+            "gsplat runs on cuda, not on cpu: --device cuda takes any card",
         ),
         (["run", "small", "-m", "gsplat", "--device", "cuda:0"], "--device cuda:0 needs such a card"),
         (["env", "build", "gsplat"], "it needs an NVIDIA card, and nvidia-smi finds none"),

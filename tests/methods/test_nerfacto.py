@@ -24,6 +24,8 @@ from turntable.run import Budget
 from turntable.turns.watcher import Watcher
 from turntable.worker import contract
 
+pytestmark = pytest.mark.xdist_group("nerfacto")  # its environment is built once
+
 LIGHT = {"rays_per_batch": "32", "sampling": "0.05", "log2_hashmap_size": "12"}
 """Settings with which a step on a CPU takes a fraction of a second."""
 

@@ -22,6 +22,8 @@ from turntable.turns.watcher import Watcher
 from turntable.worker.contract import Camera, TrainingViews, View
 from turntable.worker.png import write_png
 
+pytestmark = pytest.mark.xdist_group("poisson")  # its environment is built once
+
 
 def ring(count: int, size: tuple[int, int] = (64, 48), focal: float = 60.0) -> list[Camera]:
     """Cameras around the origin, looking at it."""

@@ -403,7 +403,7 @@ def test_one_gaussian_may_cover_everything(name):
     model = Model(values)
     fast = Kernels(2, name)
     fast.forward(model.records, 1, view)
-    assert fast.counts()[0] == 1 and fast.counts()[1] >= 3 * 7
+    assert fast.counts()[0] == 1 and fast.counts()[1] >= 2 * 7  # the largest tiles, of AVX-512, are 16×64 px
     close(fast.image(), reference.rasterise(reference.project(twin_of(model), view), view)[0], 1e-4)
 
 
