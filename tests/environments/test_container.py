@@ -577,8 +577,13 @@ def names_of(of: Engine) -> set[str]:
 
 
 def left(of: Engine) -> str:
-    """The containers of ours that are there still."""
-    return of.call("ps", "--all", "--quiet", "--filter", "label=turntable", what="listing")
+    """The containers of ours that are there still; one that the engine is removing, since it has ended, isn't."""
+    deadline = time.monotonic() + 10
+    while True:
+        found = of.call("ps", "--all", "--quiet", "--filter", "label=turntable", what="listing")
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
 
 
 def variant(bench: Bench, name: str, code: str = METHOD_CODE, extra: str = "") -> None:
