@@ -181,7 +181,7 @@ class Environments:
         except TurntableError as error:
             remove_tree(aside)
             raise TurntableError(
-                f"The environment of {recipe.folder.name} can't be built. {error}{_all_of_it(log)}"
+                f"The environment of {recipe.folder.name} can't be built. {error}{all_of_it(log)}"
             ) from error
         except BaseException:
             remove_tree(aside)
@@ -210,7 +210,7 @@ class Environments:
             try:
                 self._gather(recipe, needs, interpreter, log, say, from_sources=True)
             except TurntableError as error:
-                raise TurntableError(f"{error}{_all_of_it(log)}") from error
+                raise TurntableError(f"{error}{all_of_it(log)}") from error
         log.unlink(missing_ok=True)
 
     def _gather(
@@ -322,7 +322,8 @@ class Environments:
         return max(0, shutil.disk_usage(self.folder.parent).free - before)
 
 
-def _all_of_it(log: Path) -> str:
+def all_of_it(log: Path) -> str:
+    """What ends the message of a failure: where all that was said lies, if anything was."""
     return f" All of it: {log}" if log.exists() else ""
 
 

@@ -28,7 +28,7 @@ from ..errors import TurntableError, disk_error, unknown_name
 from ..files import holding, read_json, sha256_of, write_json, write_text
 from .container import Allowance, confined, run_alone
 from .engine import LABEL, Engine
-from .environment import alone, remove_tree
+from .environment import all_of_it, alone, remove_tree
 from .recipe import platform_name
 from .uv import words_of
 
@@ -301,9 +301,10 @@ class Images:
                 say(str(left))
             if not isinstance(error, TurntableError):
                 raise
-            told = f" All of it: {log}" if log.exists() else ""
             said = str(error).rstrip(".")
-            raise TurntableError(f"The image of {recipe.folder.name} can't be had. {said}.{told}") from error
+            raise TurntableError(
+                f"The image of {recipe.folder.name} can't be had. {said}.{all_of_it(log)}"
+            ) from error
         log.unlink(missing_ok=True)
         return Image(self.folder / recipe.hash, document)
 

@@ -99,6 +99,27 @@ class Quarters:
         return (*self.hidden, *others)
 
 
+@dataclass(frozen=True)
+class Program:
+    """What is started for a run.
+
+    Args:
+        words: the program and its arguments.
+        log: where its output goes.
+        cwd: the folder that it works in.
+        variables: its environment's.
+        locks: descriptors that stay open as long as it lives: the run's lock and the device's.
+        channel: descriptors that it inherits, to talk to us.
+    """
+
+    words: Sequence[str]
+    log: IO[bytes]
+    cwd: Path
+    variables: dict[str, str]
+    locks: Sequence[int]
+    channel: Sequence[int]
+
+
 class RunProcess:
     """The process that a run was started with, and whatever that started."""
 
@@ -135,53 +156,35 @@ class RunProcess:
             "PYTHONHASHSEED": "0",
             MARK: str(quarters.folder),
         }
-        cwd = cwd or quarters.folder
+        program = Program(words, log, cwd or quarters.folder, variables, locks, channel)
         if isinstance(quarters.place, Container):
-            self._start_in_container(quarters.place, words, quarters, log, (channel, locks), cwd, variables)
+            self._start_in_container(program, quarters, quarters.place)
         else:
-            self._start(words, quarters, log, (channel, locks), cwd, variables)
+            self._start(program, quarters)
         self.pid = self.process.pid
         door = None if self._container is None else self._container.door
         self.family = Family(
             self.pid, str(quarters.folder), cgroup=self._cgroup, heir=lambda: door and door.first
         )
 
-    def _start(
-        self,
-        words: Sequence[str],
-        quarters: Quarters,
-        log: IO[bytes],
-        descriptors: tuple[Sequence[int], Sequence[int]],
-        cwd: Path,
-        variables: dict[str, str],
-    ) -> None:
+    def _start(self, program: Program, quarters: Quarters) -> None:
         name = cgroup_name(quarters.folder)
         cgroup = self._cgroup = Cgroup.create(name)
         self.limits = limit(name, cgroup, quarters.most_memory_bytes, quarters.most_processes)
         groups = [*self.limits.groups, *([] if cgroup is None else [cgroup.folder])]
         joined = os.pathsep.join(str(group / "cgroup.procs") for group in groups) or "-"
-        channel, locks = descriptors
+        log, cwd, variables, locks = program.log, program.cwd, program.variables, program.locks
         if not self._walled or not locks:
-            self.process = launch(
-                quarters.command(words, cwd), joined, log, cwd, variables, (*channel, *locks)
-            )
+            command = quarters.command(program.words, cwd)
+            self.process = launch(command, joined, log, cwd, variables, (*program.channel, *locks))
             return
         theirs, ours = socket.socketpair()
         with theirs, ours:
-            command = quarters.command(words, cwd, theirs.fileno())
+            command = quarters.command(program.words, cwd, theirs.fileno())
             outside = (theirs.fileno(), ours.fileno(), *locks)
-            self.process = launch(command, joined, log, cwd, variables, channel, outside)
+            self.process = launch(command, joined, log, cwd, variables, program.channel, outside)
 
-    def _start_in_container(
-        self,
-        place: Container,
-        words: Sequence[str],
-        quarters: Quarters,
-        log: IO[bytes],
-        descriptors: tuple[Sequence[int], Sequence[int]],
-        cwd: Path,
-        variables: dict[str, str],
-    ) -> None:
+    def _start_in_container(self, program: Program, quarters: Quarters, place: Container) -> None:
         """Start it as the engine's child: ours is only the engine's command line, which is told what comes out.
 
         The engine puts the container into control groups of its own, with the limits that it is given; and the program is
@@ -194,11 +197,12 @@ class RunProcess:
             cards = quarters.device.startswith("cuda")
             allowance = Allowance(quarters.most_memory_bytes, quarters.most_processes, cards)
             command = place.start(container.name, container.door.folder, mounts, allowance)
-            process = self.process = launch(command, "-", log, Path("/"), dict(os.environ), ())
+            process = self.process = launch(command, "-", program.log, Path("/"), dict(os.environ), ())
         except BaseException:
             container.end()
             raise
-        container.door.hand_over(message(words, cwd, variables), *descriptors, lambda: process.poll() is None)
+        told = message(program.words, program.cwd, program.variables)
+        container.door.hand_over(told, program.channel, program.locks, lambda: process.poll() is None)
 
     def end(self, grace_s: float = GRACE_S) -> None:
         """End it and everything that it started: asked first, killed after a grace period."""
