@@ -573,7 +573,16 @@ def bench(real: Engine, rootfs: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def names_of(of: Engine) -> set[str]:
     """The names of all images that an engine has."""
-    return set(of.call("images", "--format", "{{.Repository}}:{{.Tag}}", what="listing").split())
+    for attempt in itertools.count():
+        try:
+            return set(of.call("images", "--format", "{{.Repository}}:{{.Tag}}", what="listing").split())
+        except (
+            TurntableError
+        ):  # Podman stumbles over an image that somebody removes meanwhile: doctor, its trial
+            if attempt == 4:
+                raise
+            time.sleep(0.2)
+    raise AssertionError("counting doesn't end")
 
 
 def left(of: Engine) -> str:
