@@ -73,8 +73,8 @@ def differences(protocols: Sequence[Protocol]) -> list[str]:
     splits = _differing("splits", [protocol.split for protocol in protocols])
     views = {(protocol.capture_hash, protocol.held_out) for protocol in protocols}
     if not splits and len(views) > len({capture for capture, _ in views}):
-        counts = " and ".join(f"{len(held_out)} views" for _, held_out in sorted(views))
-        splits = [f"splits differ: {counts} of one capture"]
+        counts = " and ".join(str(len(held_out)) for _, held_out in sorted(views))
+        splits = [f"splits differ: {counts} held-out views of one capture"]
     return reasons + splits + _differing("definitions", [protocol.definition for protocol in protocols])
 
 
