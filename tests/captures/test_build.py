@@ -119,9 +119,7 @@ def test_another_hold_out_is_another_capture_which_says_what_was_held_out(
 
 def test_a_list_with_an_unknown_name_leaves_nothing_behind(tmp_path: Path, captures: Path) -> None:
     source = scene(tmp_path / "s")
-    with pytest.raises(
-        TurntableError, match=r"Unknown view in --hold-out's list '9.png'; known: 00.png"
-    ):
+    with pytest.raises(TurntableError, match=r"Unknown view in --hold-out's list '9.png'; known: 00.png"):
         add_capture(source, captures, CaptureOptions(hold_out=HoldOut("list", names=("03.png", "9.png"))))
     assert list(captures.iterdir()) == []
 

@@ -145,7 +145,7 @@ def test_leakage_is_no_part_of_what_scores_depend_on(tmp_path: Path) -> None:
 
 
 def test_many_duplicates_are_one_note_a_side() -> None:
-    twins = [Twins(f"{index}.png", "z.png", index == 0, "identical", None) for index in range(6)]
+    twins = [Twins(f"{index}.png", "z.png", index == 0, "identical") for index in range(6)]
     assert told_twins(twins) == [
         "Among the training views, photos show the same: 1.png and z.png, 2.png and z.png, 3.png and z.png "
         "and 2 more pairs.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -47,14 +48,13 @@ class Twins:
     Args:
         first, second: the views' names.
         held_out: on which side.
-        kind, psnr: as for :class:`Leak`.
+        kind: as for :class:`Leak`.
     """
 
     first: str
     second: str
     held_out: bool
     kind: str
-    psnr: float | None
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,15 @@ class Leakage:
     twins: tuple[Twins, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """What ``capture.json`` holds, with the rule by which it was found."""
+        """What ``capture.json`` holds: the leaks, and the rule by which they were found.
+
+        Not the twins, which in a dense video can be thousands; the capture's notes say how many there are.
+        """
         return {
             "rule": RULE,
             "alike_below": ALIKE_BELOW,
             "probe_px": PROBE_PX,
             "leaks": [asdict(leak) for leak in self.leaks],
-            "twins": [asdict(twins) for twins in self.twins],
         }
 
 
@@ -105,11 +107,15 @@ def find_leakage(capture: Capture, known: Mapping[str, Fingerprint] | None = Non
     """
     prints = fingerprints(capture.views) if known is None else known
     training, held_out = list(capture.training), list(capture.held_out)
-    leaks = [
-        Leak(out.name, seen.name, *_told(out, seen)) for out, seen, _ in _pairs(held_out, training, prints)
-    ]
+    leaks = []
+    for out, pairs in groupby(_pairs(held_out, training, prints), key=lambda pair: pair[0]):
+        photo = out.image()
+        for _, seen in pairs:
+            kind = _kind(prints[out.name], prints[seen.name])
+            psnr = None if kind == IDENTICAL else psnr_between(photo, seen.image())
+            leaks.append(Leak(out.name, seen.name, kind, psnr))
     twins = [
-        Twins(first.name, second.name, first.held_out, *_told(first, second))
+        Twins(first.name, second.name, first.held_out, _kind(prints[first.name], prints[second.name]))
         for side in (training, held_out)
         for first, second in _pairs_within(side, prints)
     ]
@@ -150,9 +156,9 @@ def told_twins(twins: Sequence[Twins]) -> list[str]:
 
 def _pairs(
     some: list[CaptureView], others: list[CaptureView], prints: Mapping[str, Fingerprint]
-) -> list[tuple[CaptureView, CaptureView, float]]:
+) -> list[tuple[CaptureView, CaptureView]]:
     found = pairs_alike([prints[view.name] for view in some], [prints[view.name] for view in others])
-    return [(some[one], others[other], apart) for one, other, apart in found]
+    return [(some[one], others[other]) for one, other, _ in found]
 
 
 def _pairs_within(
@@ -162,18 +168,14 @@ def _pairs_within(
     by_name = {view.name: view for view in views}
     names = {
         (min(one.name, other.name), max(one.name, other.name))
-        for one, other, _ in _pairs(views, views, prints)
+        for one, other in _pairs(views, views, prints)
         if one is not other
     }
     return [(by_name[first], by_name[second]) for first, second in sorted(names)]
 
 
-def _told(one: CaptureView, other: CaptureView) -> tuple[str, float | None]:
-    """``kind`` and ``psnr`` of two views that show one photo."""
-    first, second = one.image(), other.image()
-    if first.shape == second.shape and np.array_equal(first, second):
-        return IDENTICAL, None
-    return NEAR_DUPLICATE, psnr_between(first, second)
+def _kind(one: Fingerprint, other: Fingerprint) -> str:
+    return IDENTICAL if one.digest == other.digest else NEAR_DUPLICATE
 
 
 def psnr_between(one: np.ndarray, other: np.ndarray) -> float | None:
