@@ -261,7 +261,9 @@ def _task_of(bench: Bench, folder: RunFolder, chosen_metrics: dict[str, Metric])
             f"Run {folder.id} was asked on another capture called {capture.name} "
             f"({asked.capture_hash[:12]}, not {capture.hash[:12]}). Move {folder.path} away."
         )
-    return ViewsTask(capture, chosen_metrics)
+    from .report.kept import keeping  # Pillow and what else pages need, not for every command
+
+    return ViewsTask(capture, chosen_metrics, keeping(capture))
 
 
 DEMO_VERSION = 1
