@@ -70,7 +70,7 @@ def _core(
     }
     floor = next((one for one in field if one.is_floor), None)
     if ranked.leader == first.label:
-        return t("answer.best", **values, floor=_floor(first, floor, metric, t))
+        return t("answer.best", **values, floor=_floor(first, second, floor, metric, t))
     tied = [
         first.label,
         *(other.label for other in field[1:] if not lead(ranked, first.label, other.label).decided),
@@ -80,9 +80,13 @@ def _core(
     return t("answer.tied", names=listed(tied, t), **values, end=end)
 
 
-def _floor(first: Contestant, floor: Contestant | None, metric: MetricInfo, t: Texts) -> str:
+def _floor(
+    first: Contestant, second: Contestant, floor: Contestant | None, metric: MetricInfo, t: Texts
+) -> str:
     if first.is_floor:
         return t("answer.floor_first")
+    if second.is_floor:
+        return t("answer.floor_second")
     if floor is None:
         return t("answer.floor_absent", floor=FLOOR)
     value, best = floor.mean_of(metric.name) or 0.0, first.mean_of(metric.name) or 0.0
