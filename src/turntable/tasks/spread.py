@@ -87,10 +87,10 @@ class Spread:
         """Half the width of the interval that misses the truth with the probability ``risk``.
 
         Two ways to join the parts, mixed. Satterthwaite's adds the variances and takes one quantile of Student's t: right
-        where the runs have some degrees of freedom, but covers 88 % instead of 95 with two seeds of one contestant, which are
-        often alike by chance. Howe's ("Approximate confidence limits on the mean of X + Y", 1974) gives each part its own
-        quantile and joins the half-widths like the legs of a right angle: right with two seeds, else too wide. Howe's has
-        the weight 1 ÷ the runs' degrees of freedom.
+        where the runs have some degrees of freedom, but it covers 88 % instead of 95 with two seeds of one contestant, which
+        are often alike by chance. Howe's ("Approximate confidence limits on the mean of X + Y", 1974) gives each part its
+        own quantile and joins the half-widths like the legs of a right angle: right with two seeds, else too wide. Howe's
+        has the weight 1 ÷ the runs' degrees of freedom.
         """
         tail = np.asarray(risk) / 2
         total = self.views + self.runs

@@ -227,7 +227,7 @@ def _check(samples: Sequence[Sample], level: float) -> int:
         raise TurntableError(
             f"Contestants have different names; {twice!r} is there {names.count(twice)} times."
         )
-    views: int | None = None
+    first: Sample | None = None
     for sample in samples:
         if sample.scores.ndim != 2:
             raise TurntableError(
@@ -244,13 +244,13 @@ def _check(samples: Sequence[Sample], level: float) -> int:
             raise TurntableError(
                 f"Scores are finite numbers; {sample.name} has {wrong}. Count such a run as failed."
             )
-        if views is not None and sample.scores.shape[1] != views:
+        first = first or sample
+        if sample.scores.shape[1] != first.scores.shape[1]:
             raise TurntableError(
                 f"Contestants are compared on the same held-out views; {sample.name} has {sample.scores.shape[1]} and "
-                f"{samples[0].name} {views}. Score them on one split."
+                f"{first.name} {first.scores.shape[1]}. Score them on one split."
             )
-        views = sample.scores.shape[1]
-    return views or 0
+    return first.scores.shape[1] if first else 0
 
 
 def _interval(
