@@ -399,7 +399,7 @@ def add(bench: Bench, source: Path, options: CaptureOptions, watcher: Watcher) -
             raise unknown_source(source, known)
         if options != CaptureOptions():
             raise TurntableError(
-                f"{source} is a capture already, and captures never change: options of a capture (--long-side, --every, "
+                f"{source} is a capture already, and captures never change: options of a capture (--long-side, --hold-out, "
                 "--background …) go with its source. Leave them out, or name the source."
             )
         return known[str(source)]

@@ -23,7 +23,8 @@ def compare(
     budget: o.BudgetOption = "2m",
     seeds: o.SeedsOption = 1,
     long_side: o.LongSideOption = None,
-    every: o.EveryOption = 8,
+    every: o.EveryOption = None,
+    hold_out: o.HoldOutOption = None,
     background: o.BackgroundOption = "white",
     name: o.NameOption = None,
     format: o.FormatOption = None,
@@ -68,7 +69,17 @@ def compare(
         methods, budget, seeds, device, settings, patience, lpips_weights, fresh, terms, no_sandbox
     )
     options = o.capture_options(
-        name, format, long_side, background, every, accept_poses, matching, mapper, frames, pose_seed
+        name,
+        format,
+        long_side,
+        background,
+        every,
+        hold_out,
+        accept_poses,
+        matching,
+        mapper,
+        frames,
+        pose_seed,
     )
     page = o.page_options(lang, no_3d, no_sandbox)
     place = Bench.find(bench)
