@@ -7,6 +7,7 @@ from typing import Any
 
 from ..captures.capture import Capture
 from ..lang import Texts, texts
+from ..tasks.published import Beside
 from ..tasks.sensitivity import VARIANTS, sensitivity
 from ..tasks.statistics import Ranking
 from .answer import answer, lead, number, with_unit
@@ -82,7 +83,7 @@ def context(
         "paper_url": paper_url,
         "films": _films(data, order),
         "sensitivity": _sensitivity(data, order, pictures, ranked, metric, t) if ranked and metric else None,
-        "published": [_beside(one, data) for one in data.published],
+        "published": [_beside(one, data, t) for one in data.published],
         "single_file": single_file,
         "inline": _inline(data, order, views, t, single_file),
     }
@@ -467,8 +468,22 @@ def _variant_means(
     return means
 
 
-def _beside(one: Any, data: ReportData) -> dict[str, Any]:
-    raise NotImplementedError
+def _beside(one: Beside, data: ReportData, t: Texts) -> dict[str, Any]:
+    metric = next((metric for metric in data.metrics if metric.name == one.metric), None)
+
+    def text(value: float) -> str:
+        return with_unit(value, metric) if metric else f"{value:g}"
+
+    return {
+        "method": one.method,
+        "metric": metric.title if metric else one.metric,
+        "theirs": text(one.value),
+        "ours": f"{text(one.ours)} ({one.our_method})" if one.ours is not None else "–",
+        "agrees": one.agrees,
+        "differences": one.differences,
+        "source": one.source if one.checked else t("published.unchecked", source=one.source),
+        "note": one.note,
+    }
 
 
 def _inline(
