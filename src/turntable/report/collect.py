@@ -91,7 +91,7 @@ def _published(
         bench.folder / "published", [fact for method in methods.values() if method for fact in method.facts]
     )
     documents = {row.id: run_document(bench, row) for row in rows}
-    found: dict[tuple[str, ...], Beside] = {}
+    found: list[Beside] = []
     for one in contestants(runs):
         if not one.scored:
             continue
@@ -99,11 +99,19 @@ def _published(
         method = methods[first.id]
         ours = Ours.of_run(documents[first.id], method.reproduces if method else ())
         means = {metric: mean for metric in ours.values if (mean := one.mean_of(metric)) is not None}
-        for found_row in beside(capture, replace(ours, values=means), known):
-            row = replace(found_row, our_method=one.label)
-            key = (row.method, row.metric, row.source, *([one.label] if row.same_method else []))
-            found.setdefault(key, row if row.same_method else replace(row, ours=None))
-    return tuple(sorted(found.values(), key=lambda row: (not row.same_method, row.metric, row.method)))
+        rows_of = beside(capture, replace(ours, values=means), known)
+        found += [replace(row, our_method=one.label) for row in rows_of]
+    ours_too = {(row.method, row.metric, row.source) for row in found if row.same_method}
+    others = {
+        (row.method, row.metric, row.source): replace(row, ours=None) for row in found if not row.same_method
+    }
+    rest = [row for key, row in others.items() if key not in ours_too]
+    return tuple(
+        sorted(
+            [*(row for row in found if row.same_method), *rest],
+            key=lambda row: (not row.same_method, row.metric, row.method),
+        )
+    )
 
 
 def _commands(bench: Bench, rows: list[RunRow]) -> str | None:

@@ -478,7 +478,7 @@ def _beside(one: Beside, data: ReportData, t: Texts) -> dict[str, Any]:
         "method": one.method,
         "metric": metric.title if metric else one.metric,
         "theirs": text(one.value),
-        "ours": f"{text(one.ours)} ({one.our_method})" if one.ours is not None else "–",
+        "ours": f"{text(one.ours)} ({one.our_method})" if one.ours is not None and one.agrees else "–",
         "agrees": one.agrees,
         "differences": one.differences,
         "source": one.source if one.checked else t("published.unchecked", source=one.source),
