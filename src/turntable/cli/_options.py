@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..captures.build import CaptureOptions
     from ..jobs import RunRequest
     from ..record import Terms
+    from ..report.collect import PageOptions
     from ..turns.supervisor import Patience
 
 LONGEST_PATIENCE_S = 1e6
@@ -96,6 +97,22 @@ NoSandboxOption = Annotated[
     typer.Option(
         "--no-sandbox",
         help="Run methods with your own rights: they can read your files and reach the network.",
+    ),
+]
+
+LangOption = Annotated[
+    str | None,
+    typer.Option(
+        "--lang",
+        metavar="LANG",
+        help="The page's language: en or ko.",
+        show_default="bench.toml's, else en",
+    ),
+]
+NoAroundOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-3d", help="Leave the page without orbit videos and 3D views, which take a while to make."
     ),
 ]
 
@@ -315,6 +332,22 @@ def capture_options(
         mapper=mapper,
         frames=frames,
     )
+
+
+def page_options(
+    lang: str | None, no_3d: bool, no_sandbox: bool = False, single_file: bool = False
+) -> PageOptions:
+    """How the page is written, from the command line's options.
+
+    Raises:
+        TurntableError: there is no such language.
+    """
+    from ..lang import texts
+    from ..report.collect import PageOptions
+
+    if lang is not None:
+        texts(lang)
+    return PageOptions(lang=lang, single_file=single_file, around=not no_3d, walls=not no_sandbox)
 
 
 def run_request(

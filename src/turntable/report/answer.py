@@ -1,16 +1,19 @@
-"""The one sentence on top of the page: which method did best, by how much, and against the floor.
+"""The one sentence on top of the page: which method did best, by how much, and how sure that is.
 
-It says no more than the runs can show. Runs of one method with the same settings and budget are one
-contestant: its number is the mean over those runs, never the best of them.
+It says no more than the runs can show. Runs of one method with the same settings and budget are one contestant: its number
+is the mean over those runs, never the best of them. Who did best is said only where the statistics tell it from every other.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .data import FLOOR, MetricInfo, ReportData, ReportRun, labels
+from ..lang import Texts, texts
+from ..tasks.statistics import Ranking
+from .contestants import Contestant, in_order, ranking
+from .data import FLOOR, MetricInfo, ReportData
 
 
 @dataclass(frozen=True)
@@ -21,78 +24,108 @@ class Answer:
     remarks: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """Finished runs that differ by their seed alone; ``means`` by the metric's name."""
-
-    label: str
-    method: str
-    budget: str
-    runs: int
-    means: dict[str, float]
-
-
 def answer(data: ReportData) -> Answer:
-    """What can be said of ``data``, in words."""
-    finished = [run for run in data.runs if run.state == "done" and run.scores]
-    # asked again and answered since, an older failure leaves no question open; it stays in the table
-    answered = {_question(run) for run in finished}
-    failed = [run for run in data.runs if run.state == "failed" and _question(run) not in answered]
-    waiting = [
-        run for run in data.runs if run.state not in ("done", "failed") and _question(run) not in answered
+    """What can be said of ``data``, in words of its language."""
+    t = texts(data.lang)
+    order = in_order(data)
+    reasons = _reasons(order, t)
+    metric = data.metrics[0] if data.metrics else None
+    field = [one for one in order if metric is not None and one.mean_of(metric.name) is not None]
+    ranked = ranking(data, metric) if metric else None
+    if metric is None or ranked is None or not field:
+        why = reasons or t("answer.unscored" if data.runs else "answer.nothing_run")
+        return Answer(t("answer.cant", why=why), ())
+    remarks = tuple(_remarks(field, ranked, data, t))
+    if len(field) == 1:
+        only = field[0]
+        values = {
+            "name": only.label,
+            "value": with_unit(only.mean_of(metric.name) or 0.0, metric),
+            "metric": metric.title,
+        }
+        text = t("answer.only_because", why=reasons, **values) if reasons else t("answer.only", **values)
+        return Answer(text, remarks)
+    core = _core(field, ranked, metric, data, t)
+    return Answer(t("answer.so_far", why=reasons, core=core) if reasons else core, remarks)
+
+
+def _core(
+    field: Sequence[Contestant], ranked: Ranking, metric: MetricInfo, data: ReportData, t: Texts
+) -> str:
+    first, second = field[0], field[1]
+    views = t("answer.views", count=len(data.capture.held_out))
+    seeds = t("answer.seeds", count=min(len(one.scored) for one in (first, second)))
+    ahead = lead(ranked, first.label, second.label)
+    values = {
+        "name": first.label,
+        "value": with_unit(first.mean_of(metric.name) or 0.0, metric),
+        "second": second.label,
+        "metric": metric.title,
+        "views": views,
+        "seeds": seeds,
+        "difference": with_unit(ahead.mean, metric),
+        "low": number(ahead.low, metric),
+        "high": number(ahead.high, metric),
+        "level": f"{ranked.level * 100:g}",
+    }
+    floor = next((one for one in field if one.is_floor), None)
+    if ranked.leader == first.label:
+        return t("answer.best", **values, floor=_floor(first, second, floor, metric, t))
+    tied = [
+        first.label,
+        *(other.label for other in field[1:] if not lead(ranked, first.label, other.label).decided),
     ]
-    unscored = [run for run in data.runs if run.state == "done" and not run.scores]
-    field = contestants(finished, data)
-    remarks = list(_remarks(field, data))
-    if not field or not data.metrics:
-        why = "no run has been scored" if data.runs else "nothing has been run yet"
-        return Answer(
-            f"Can’t tell which method did best: {_reasons(failed, waiting, unscored, data) or why}.", ()
-        )
-    metric = data.metrics[0]
-    field = [one for one in field if metric.name in one.means]
-    ranked = sorted(field, key=lambda one: _badness(one, metric))
-    if len(ranked) == 1:
-        only = ranked[0]
-        reason = _reasons(failed, waiting, unscored, data)
-        start = (
-            f"Can’t tell which method did best: {reason}, and"
-            if reason
-            else "Can’t tell which method did best:"
-        )
-        value = with_unit(only.means[metric.name], metric)
-        return Answer(f"{start} only {only.label} has scores ({value} mean {metric.title}).", tuple(remarks))
-    best = _leader(ranked, metric, len(data.capture.held_out))
-    if reason := _reasons(failed, waiting, unscored, data):
-        return Answer(
-            f"Can’t tell which method did best: {reason}. Of those with scores, {best}.", tuple(remarks)
-        )
-    return Answer(f"{best}.", tuple(remarks))
+    behind = [one.label for one in field if one.label not in tied]
+    end = t("answer.behind", names=listed(behind, t)) if behind else ""
+    return t("answer.tied", names=listed(tied, t), **values, end=end)
 
 
-def _question(run: ReportRun) -> tuple[str, str, str, int]:
-    return run.method, json.dumps(run.settings, sort_keys=True, default=str), run.budget, run.seed
+def _floor(
+    first: Contestant, second: Contestant, floor: Contestant | None, metric: MetricInfo, t: Texts
+) -> str:
+    if first.is_floor:
+        return t("answer.floor_first")
+    if second.is_floor:
+        return t("answer.floor_second")
+    if floor is None:
+        return t("answer.floor_absent", floor=FLOOR)
+    value, best = floor.mean_of(metric.name) or 0.0, first.mean_of(metric.name) or 0.0
+    difference = abs(
+        float(number(best, metric)) - float(number(value, metric))
+    )  # of the numbers that are shown
+    return t(
+        "answer.floor_above" if metric.higher_is_better else "answer.floor_below",
+        floor=floor.label,
+        difference=with_unit(difference, metric),
+        value=with_unit(value, metric),
+    )
 
 
-def contestants(finished: list[ReportRun], data: ReportData) -> list[Contestant]:
-    """The finished runs, gathered by method, settings and budget, in the order they were asked for."""
-    groups: dict[tuple[str, str, str], list[ReportRun]] = {}
-    for run in finished:
-        key = (run.method, json.dumps(run.settings, sort_keys=True, default=str), run.budget)
-        groups.setdefault(key, []).append(run)
-    methods = [method for method, _, _ in groups]
-    called = labels(data.runs)
-    found = []
-    for (method, _, budget), runs in groups.items():
-        shared = [m.name for m in data.metrics if all(m.name in run.scores for run in runs)]
-        label = method if methods.count(method) == 1 else " + ".join(called[run.id] for run in runs)
-        means = {name: sum(run.scores[name]["mean"] for run in runs) / len(runs) for name in shared}
-        found.append(Contestant(label, method, budget, len(runs), means))
-    return found
+@dataclass(frozen=True)
+class Lead:
+    """By how much one contestant is better than another, by the metric's unit; negative where it is worse."""
+
+    mean: float
+    low: float
+    high: float
+    views_better: int
+    decided: bool
+    p_holm: float
+
+
+def lead(ranked: Ranking, first: str, second: str) -> Lead:
+    """How ``first`` stands against ``second``, whichever of them the statistics name first."""
+    pair = ranked.pair(first, second)
+    found = pair.difference
+    if pair.first == first:
+        return Lead(found.mean, found.low, found.high, pair.views_better, pair.decided, pair.p_holm)
+    return Lead(-found.mean, -found.high, -found.low, pair.views_worse, pair.decided, pair.p_holm)
 
 
 def number(value: float, metric: MetricInfo) -> str:
     """A score in as many digits as can matter: two for decibels, three for what lies between 0 and 1."""
+    if math.isinf(value):  # the end of an interval of which nothing is known
+        return "∞" if value > 0 else "−∞"
     return f"{value:.{2 if metric.unit == 'dB' else 3}f}"
 
 
@@ -101,73 +134,59 @@ def with_unit(value: float, metric: MetricInfo) -> str:
     return f"{number(value, metric)} {metric.unit}".rstrip()
 
 
-def _badness(one: Contestant, metric: MetricInfo) -> float:
-    return -one.means[metric.name] if metric.higher_is_better else one.means[metric.name]
+def listed(names: Iterable[str], t: Texts) -> str:
+    """Names, one after the other, as the language joins them."""
+    *most, last = names
+    return t("answer.and", most=", ".join(most), last=last) if most else last
 
 
-def _leader(ranked: list[Contestant], metric: MetricInfo, views: int) -> str:
-    first, second = ranked[0], ranked[1]
-    value = first.means[metric.name]
-    over = f"over {views} held-out view{'s' if views != 1 else ''}"
-    if number(value, metric) == number(second.means[metric.name], metric):
-        equal = [
-            one.label for one in ranked if number(one.means[metric.name], metric) == number(value, metric)
-        ]
-        return f"{_list(equal)} come out level: {with_unit(value, metric)} mean {metric.title} {over}"
-    text = f"{first.label} did best: {with_unit(value, metric)} mean {metric.title} {over}"
-    floors = [one for one in ranked if one.method == FLOOR]
-    if first.method == FLOOR:
-        return f"{text}. It is the floor: no method beat showing the nearest training photo"
-    if not floors:
-        return f"{text}; the floor, {FLOOR}, was not run"
-    floor = floors[0].means[metric.name]
-    difference = abs(
-        float(number(value, metric)) - float(number(floor, metric))
-    )  # of the numbers that are shown
-    lead = f"{with_unit(difference, metric)} {'above' if metric.higher_is_better else 'below'}"
-    return f"{text}, {lead} the floor, {FLOOR} ({with_unit(floor, metric)})"
-
-
-def _remarks(field: list[Contestant], data: ReportData) -> Iterable[str]:
+def _remarks(field: Sequence[Contestant], ranked: Ranking, data: ReportData, t: Texts) -> Iterable[str]:
     if len(field) < 2:
         return
     leaders: dict[str, list[str]] = {}
     for metric in data.metrics:
-        scored = [one for one in field if metric.name in one.means]
-        if len(scored) == len(field):
-            leaders.setdefault(min(scored, key=lambda one: _badness(one, metric)).label, []).append(
-                metric.title
-            )
+        means = {one.label: mean for one in field if (mean := one.mean_of(metric.name)) is not None}
+        if len(means) == len(field):
+            best_of = max if metric.higher_is_better else min
+            leaders.setdefault(best_of(means, key=lambda name: means[name]), []).append(metric.title)
     if len(leaders) > 1:
-        yield (
-            "The metrics disagree: "
-            + ", ".join(f"{who} leads by {_list(by)}" for who, by in leaders.items())
-            + "."
-        )
+        parts = (t("answer.leads", name=who, metrics=listed(by, t)) for who, by in leaders.items())
+        yield t("answer.disagree", parts=", ".join(parts))
     elif agreeing := next((by for by in leaders.values() if len(by) > 1), None):
-        yield f"{_list(agreeing)} agree."
-    if len({one.budget for one in field}) > 1:
-        yield "The budgets differ, so this compares methods with their budgets: see the table."
-    if all(one.runs == 1 for one in field):
-        yield "Each was run once: how much of the difference is chance was not measured."
+        yield t("answer.agree", metrics=listed(agreeing, t))
+    if len({one.runs[0].budget for one in field}) > 1:
+        yield t("answer.budgets")
+    single = [one.label for one in field if len(one.scored) == 1 and not one.is_floor]
+    if len(single) == len([one for one in field if not one.is_floor]):
+        yield t("answer.once")
+    elif single:
+        yield t("answer.once_some", names=listed(single, t))
 
 
-def _reasons(
-    failed: list[ReportRun], waiting: list[ReportRun], unscored: list[ReportRun], data: ReportData
-) -> str:
-    called = labels(data.runs)
+def _reasons(order: Sequence[Contestant], t: Texts) -> str:
+    """Which questions are open, in words: runs that failed or have not ended, whose seed no other run has answered."""
     parts = []
-    if failed:
-        parts.append(f"{_list(called[run.id] for run in failed)} failed")
-    if unscored:
-        parts.append(f"no scores of {_list(called[run.id] for run in unscored)}")
-    for state in ("running", "paused", "queued", "cancelled"):
-        names = [called[run.id] for run in waiting if run.state == state]
-        if names:
-            parts.append(f"{_list(names)} {'is' if len(names) == 1 else 'are'} {state}")
+    for state in ("failed", "done", "running", "paused", "queued", "cancelled"):
+        having = [one for one in order if any(run.state == state for run in one.unanswered)]
+        if having:
+            parts.append(
+                t(
+                    f"answer.{'without_scores' if state == 'done' else state}",
+                    names=listed(_open(having, state, t), t),
+                )
+            )
     return ", ".join(parts)
 
 
-def _list(names: Iterable[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
+def _open(having: Sequence[Contestant], state: str, t: Texts) -> list[str]:
+    """What to call those that have runs in ``state``: with how many of how many, where it isn't all of them."""
+    called = []
+    for one in having:
+        count = sum(run.state == state for run in one.unanswered)
+        total = len({run.seed for run in one.runs})
+        called.append(
+            one.label
+            if total == 1
+            else t("answer.some", name=one.label, count=min(count, total), total=total)
+        )
+    return called

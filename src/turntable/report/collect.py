@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..bench import Bench
 from ..captures.capture import Capture
+from ..captures.leakage import leakage_of
 from ..errors import TurntableError
 from ..machine import describe, versions
 from ..methods.spec import Method
@@ -16,29 +19,53 @@ from ..record import RunRow
 from ..results import run_document, runs_on
 from ..run import Asked
 from ..tasks.metrics import metrics
+from ..tasks.published import Beside, Ours, beside, load_published
 from ..tasks.views import answers_folder
 from ..turns.watcher import Watcher
+from .contestants import contestants
 from .data import MetricInfo, ReportData, ReportRun
 from .page import build_page
 
 LOG_LINES = 30
 
 
-def write_page(bench: Bench, capture: Capture, watcher: Watcher) -> Path:
-    """Write the page of ``capture`` into the bench's ``reports/``; the path of its ``index.html``.
+@dataclass(frozen=True)
+class PageOptions:
+    """How a page is written.
+
+    Args:
+        lang: the language of its texts; the bench's if None.
+        single_file: one file for mail, in place of a folder.
+        around: with orbit videos and 3D views, which methods have to be started for.
+        walls: whether those methods are walled in, where that can be done.
+    """
+
+    lang: str | None = None
+    single_file: bool = False
+    around: bool = True
+    walls: bool = True
+
+
+def write_page(bench: Bench, capture: Capture, watcher: Watcher, options: PageOptions | None = None) -> Path:
+    """Write the page of ``capture`` into the bench's ``reports/``; the path of its ``index.html``, or of the one file.
 
     Raises:
-        TurntableError: the bench can't be read or written.
+        TurntableError: the bench can't be read or written, or there is no such language.
     """
+    options = options or PageOptions()
     return build_page(
-        collect(bench, capture),
+        collect(bench, capture, watcher, options),
         bench.reports_folder / capture.name,
         lambda done, total: watcher.job_progress("page", done, total),
+        options.single_file,
     )
 
 
-def collect(bench: Bench, capture: Capture) -> ReportData:
+def collect(
+    bench: Bench, capture: Capture, watcher: Watcher | None = None, options: PageOptions | None = None
+) -> ReportData:
     """Everything that the page of ``capture`` shows."""
+    options = options or PageOptions(around=False)
     rows = runs_on(bench, capture)
     runs = [_run(bench, row) for row in rows]
     return ReportData(
@@ -49,6 +76,41 @@ def collect(bench: Bench, capture: Capture) -> ReportData:
         versions=versions(),
         command=_commands(bench, rows),
         created=time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        lang=options.lang or bench.settings().lang,
+        leaks=tuple(leakage_of(capture)),
+        published=_published(bench, capture, rows, runs),
+    )
+
+
+def _published(
+    bench: Bench, capture: Capture, rows: Sequence[RunRow], runs: list[ReportRun]
+) -> tuple[Beside, ...]:
+    """Published numbers on this capture's scene: of the methods that ours implement beside ours, the rest by themselves."""
+    methods = {run.id: _method(bench.run_folder(run.id).asked()) for run in runs}
+    known = load_published(
+        bench.folder / "published", [fact for method in methods.values() if method for fact in method.facts]
+    )
+    documents = {row.id: run_document(bench, row) for row in rows}
+    found: list[Beside] = []
+    for one in contestants(runs):
+        if not one.scored:
+            continue
+        first = one.scored[0]
+        method = methods[first.id]
+        ours = Ours.of_run(documents[first.id], method.reproduces if method else ())
+        means = {metric: mean for metric in ours.values if (mean := one.mean_of(metric)) is not None}
+        rows_of = beside(capture, replace(ours, values=means), known)
+        found += [replace(row, our_method=one.label) for row in rows_of]
+    ours_too = {(row.method, row.metric, row.source) for row in found if row.same_method}
+    others = {
+        (row.method, row.metric, row.source): replace(row, ours=None) for row in found if not row.same_method
+    }
+    rest = [row for key, row in others.items() if key not in ours_too]
+    return tuple(
+        sorted(
+            [*(row for row in found if row.same_method), *rest],
+            key=lambda row: (not row.same_method, row.metric, row.method),
+        )
     )
 
 
@@ -93,6 +155,10 @@ def _run(bench: Bench, row: RunRow) -> ReportRun:
         curve=document["curve"],
         views_folder=answers_folder(folder.path, last["mark"] if last else 1.0),
         log_tail=folder.log_tail(LOG_LINES),
+        fingerprint=asked.method_fingerprint,
+        wants=asked.device,
+        environment=asked.versions.get("environment") or "",
+        versions=asked.versions,
     )
 
 

@@ -6,11 +6,16 @@ metric, times in seconds, memory in bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..captures.capture import Capture
+from ..lang import FIRST
+
+if TYPE_CHECKING:
+    from ..captures.leakage import Leak
+    from ..tasks.published import Beside
 
 FLOOR = "nearest"
 """The method that any other must beat: it shows the training photo whose camera is nearest."""
@@ -35,6 +40,23 @@ class MetricInfo:
 
 
 @dataclass(frozen=True)
+class Film:
+    """A run's orbit video, and its 3D view for a page that is served; or why there is none, in words.
+
+    Args:
+        run: the run that is shown.
+        video, scene: files to be put beside the page.
+        no_video, no_scene: why not.
+    """
+
+    run: str
+    video: Path | None = None
+    scene: Path | None = None
+    no_video: str = ""
+    no_scene: str = ""
+
+
+@dataclass(frozen=True)
 class ReportRun:
     """One run, whatever became of it.
 
@@ -50,6 +72,10 @@ class ReportRun:
         curve: ``{"device_seconds", "steps", "scores": {metric: {"mean"}}}`` at each mark of the budget.
         views_folder: holds one PNG per held-out view, called as the capture's photo is.
         log_tail: the last lines of its log.
+        fingerprint: of its method's code.
+        wants: the device that was asked for.
+        environment: the hash of the environment that its method lived in; "" where it lives in Turntable's own.
+        versions: of what it ran with, by name.
     """
 
     id: str
@@ -71,6 +97,10 @@ class ReportRun:
     curve: list[dict[str, Any]]
     views_folder: Path
     log_tail: list[str]
+    fingerprint: str = ""
+    wants: str = "cpu"
+    environment: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +114,10 @@ class ReportData:
         machine, versions: name to words.
         command: what to type to get the same again; None where nobody typed one.
         created: when, in words.
-        lang: of the page's texts; only ``en`` is there.
+        lang: of the page's texts.
+        films: orbit videos and 3D views, by the contestant's label.
+        leaks: training photos among the held-out ones.
+        published: numbers from papers, beside ours.
     """
 
     capture: Capture
@@ -94,10 +127,7 @@ class ReportData:
     versions: dict[str, str]
     command: str | None
     created: str
-    lang: str = "en"
-
-
-def labels(runs: list[ReportRun]) -> dict[str, str]:
-    """What each run is called on the page, by its id: its method, or that id where a method has more."""
-    methods = [run.method for run in runs]
-    return {run.id: run.method if methods.count(run.method) == 1 else run.id for run in runs}
+    lang: str = FIRST
+    films: dict[str, Film] = field(default_factory=dict)
+    leaks: tuple[Leak, ...] = ()
+    published: tuple[Beside, ...] = ()

@@ -7,38 +7,18 @@ dimmed in every picture, and the error map is that of the score: both pictures a
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from plotly.colors import sequential
-
-from ..captures.capture import CaptureView
+from ..captures.capture import Capture, CaptureView
 from ..errors import TurntableError
-from ..tasks.metrics import flip_map
 from ..tasks.renderings import read_answer
 from ..tasks.views import folder_of
 from .data import ReportRun
-
-LOSSLESS_MEGAPIXELS = 20.0
-"""Up to this much in all its pictures a page is lossless. Photos take about 1.2 bytes a pixel as lossless
-WebP, so that such a page stays under about 25 MB, which can still be sent by mail."""
-
-QUALITY = 90
-"""WebP's, for larger pages: a seventh of the bytes, and no difference that an eye finds at pixel scale."""
-
-DIM = 0.3
-"""How much is left of a pixel that the mask does not count: what it shows can still be made out."""
-
-DIM_TOWARDS = 128.0
-"""The grey that those pixels go towards, so that they stand out from dark and from light pictures alike."""
-
-_STOPS = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in sequential.Magma], np.float64)
-SCALE_COLOURS: tuple[str, ...] = tuple(sequential.Magma)
-"""The error maps' colours from 0 to 1, evenly spaced, linear in between: for the page's legend."""
+from .kept import Keeper, Kept, Recalled, dimmed, encoded
 
 
 @dataclass(frozen=True)
@@ -52,11 +32,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class RunPictures:
-    """What a run answered for one view: both pictures, or why there are none."""
+    """What a run answered for one view: both pictures, or why there are none.
+
+    ``variants`` and ``memorised`` are what was found out about the rendering: see :class:`.kept.Kept`.
+    """
 
     rendering: Picture | None
     error_map: Picture | None
     missing: str | None = None
+    variants: dict[str, float] | None = None
+    memorised: Recalled | None = None
 
 
 @dataclass(frozen=True)
@@ -69,16 +54,13 @@ class ViewPictures:
 
 
 def write_pictures(
-    folder: Path,
-    views: Sequence[CaptureView],
-    runs: Sequence[ReportRun],
-    progress: Callable[[int, int], None],
+    folder: Path, capture: Capture, runs: Sequence[ReportRun], progress: Callable[[int, int], None]
 ) -> tuple[dict[str, ViewPictures], bool]:
     """Write every picture of the page into ``folder/images``.
 
     Args:
         folder: the page's.
-        views: the held-out views.
+        capture: whose held-out views are shown.
         runs: whose renderings are looked for.
         progress: told how many views are done, of how many.
 
@@ -90,42 +72,27 @@ def write_pictures(
         OSError: a picture can't be written.
     """
     (folder / "images").mkdir()
-    lossless = _megapixels(views, runs) <= LOSSLESS_MEGAPIXELS
+    keeper = Keeper(capture)
+    views = capture.held_out
 
     def write_view(numbered: tuple[int, CaptureView]) -> ViewPictures:
-        return _write_view(folder, *numbered, runs, lossless)
+        return _write_view(folder, *numbered, runs, keeper)
 
     found: dict[str, ViewPictures] = {}
     progress(0, len(views))
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for view, pictures in zip(views, pool.map(write_view, enumerate(views)), strict=True):
-            found[view.name] = pictures
-            progress(len(found), len(views))
-    return found, lossless
-
-
-def colour_map(error: np.ndarray) -> np.ndarray:
-    """The colours ``uint8[H, W, 3]`` of an error map ``float32[H, W]``, 0 to 1, by the page's scale."""
-    position = np.clip(error, 0.0, 1.0) * (len(_STOPS) - 1)
-    return (
-        np.stack(
-            [np.interp(position, np.arange(len(_STOPS)), _STOPS[:, channel]) for channel in range(3)], axis=-1
-        )
-        .round()
-        .astype(np.uint8)
-    )
-
-
-def dimmed(picture: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """``uint8[H, W, 3]`` with the pixels dimmed where ``bool[H, W]`` is False; as it is without a mask."""
-    if mask is None:
-        return picture
-    faint = DIM * picture + (1 - DIM) * DIM_TOWARDS
-    return np.where(mask[..., None], picture, faint.round()).astype(np.uint8)
+        try:
+            for view, pictures in zip(views, pool.map(write_view, enumerate(views)), strict=True):
+                found[view.name] = pictures
+                progress(len(found), len(views))
+        except BaseException:  # Ctrl-C must not wait for all the rest
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return found, keeper.lossless
 
 
 def _write_view(
-    folder: Path, index: int, view: CaptureView, runs: Sequence[ReportRun], lossless: bool
+    folder: Path, index: int, view: CaptureView, runs: Sequence[ReportRun], keeper: Keeper
 ) -> ViewPictures:
     try:
         photo, mask = view.image(), view.mask()
@@ -133,54 +100,47 @@ def _write_view(
         raise TurntableError(
             f"The photo of view {view.name!r} can't be read ({error}); add the capture again, then its page."
         ) from None
+    size = view.camera.width, view.camera.height
     stem = f"images/{index:04d}"
     answers: dict[str, RunPictures] = {}
     for number, run in enumerate(runs):
         path = run.views_folder / view.image_path.name
+        run_folder = folder_of(run.views_folder)
+        answer = path.relative_to(run_folder).as_posix()
         try:
-            run_folder = folder_of(run.views_folder)
-            size = view.camera.width, view.camera.height
-            rendering = read_answer(run_folder, path.relative_to(run_folder).as_posix(), *size)
-            error = flip_map(*_equal_outside(photo, rendering, mask))
+            kept = keeper.find(run_folder, answer, view)
+            if kept is None:
+                kept = keeper.keep(
+                    run_folder, answer, view, photo, read_answer(run_folder, answer, *size), mask
+                )
         except FileNotFoundError:
             answers[run.id] = RunPictures(None, None, f"there is no file {path.name}")
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             answers[run.id] = RunPictures(None, None, f"its file can't be shown ({error})")
         else:
-            answers[run.id] = RunPictures(
-                _write(folder, f"{stem}-run{number}.webp", dimmed(rendering, mask), lossless),
-                _write(folder, f"{stem}-run{number}-error.webp", dimmed(colour_map(error), mask), lossless),
-            )
+            answers[run.id] = _put(folder, f"{stem}-run{number}", kept, *size)
+    (folder / f"{stem}-photo.webp").write_bytes(encoded(dimmed(photo, mask), keeper.lossless))
     return ViewPictures(
-        photo=_write(folder, f"{stem}-photo.webp", dimmed(photo, mask), lossless),
+        photo=Picture(f"{stem}-photo.webp", *size),
         counted=None if mask is None else float(mask.mean()),
         runs=answers,
     )
 
 
-def _equal_outside(
-    photo: np.ndarray, rendering: np.ndarray, mask: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Both pictures as the score compares them: mid-grey wherever the mask does not count."""
-    if photo.shape != rendering.shape:
-        raise ValueError(f"it is {_size(rendering)} pixels, the photo {_size(photo)}")
-    if mask is None:
-        return photo, rendering
-    grey = np.uint8(128)
-    return np.where(mask[..., None], photo, grey), np.where(mask[..., None], rendering, grey)
+def _put(folder: Path, stem: str, kept: Kept, width: int, height: int) -> RunPictures:
+    put_beside(kept.rendering, folder / f"{stem}.webp")
+    put_beside(kept.error_map, folder / f"{stem}-error.webp")
+    return RunPictures(
+        Picture(f"{stem}.webp", width, height),
+        Picture(f"{stem}-error.webp", width, height),
+        variants=kept.variants,
+        memorised=kept.memorised,
+    )
 
 
-def _size(picture: np.ndarray) -> str:
-    return "×".join(map(str, (picture.shape[1], picture.shape[0], *picture.shape[2:])))
-
-
-def _write(folder: Path, file: str, picture: np.ndarray, lossless: bool) -> Picture:
-    height, width = picture.shape[:2]
-    with (folder / file).open("wb") as out:  # method 2: half of the time of the default for 3 % more bytes
-        Image.fromarray(picture).save(out, "WEBP", lossless=lossless, quality=QUALITY, method=2)
-    return Picture(file, width, height)
-
-
-def _megapixels(views: Sequence[CaptureView], runs: Sequence[ReportRun]) -> float:
-    each = 1 + 2 * sum(1 for run in runs if run.views_folder.is_dir())
-    return sum(view.camera.width * view.camera.height for view in views) * each / 1e6
+def put_beside(source: Path, target: Path) -> None:
+    """Have what is kept in a run's folder lie in the page's too: one file with two names, or a copy on another disk."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

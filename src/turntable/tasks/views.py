@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..captures.capture import Capture, CaptureView
 from ..captures.layout import TEST, write_transforms
 from ..errors import TurntableError
@@ -23,12 +25,25 @@ from .renderings import find_renderings, read_answer, read_rendering
 NAME = "views"
 
 
+Keep = Callable[[Path, str, CaptureView, np.ndarray, np.ndarray, "np.ndarray | None"], object]
+"""What is done with a rendering when it has been scored: see :class:`ViewsTask`."""
+
+
 class ViewsTask:
     """The task ``views`` on one capture, scored by some metrics."""
 
-    def __init__(self, capture: Capture, metrics: Mapping[str, Metric]) -> None:
+    def __init__(self, capture: Capture, metrics: Mapping[str, Metric], keep: Keep | None = None) -> None:
+        """A task.
+
+        Args:
+            capture: whose held-out views are asked for.
+            metrics: what they are scored by.
+            keep: given every rendering of the whole budget when it has been scored: the run's folder, the rendering's path
+                in there, its view, the photo and the rendering, ``uint8[H, W, 3]``, and the mask, ``bool[H, W]`` or None.
+        """
         self.capture = capture
         self.metrics = dict(metrics)
+        self._keep = keep
 
     answers = ("views", "curve", "depth")
     """The folders in a run's that a worker's answers go to."""
@@ -126,9 +141,10 @@ class ViewsTask:
 
         def score_readable(view: CaptureView) -> list[Score]:
             size = view.camera.width, view.camera.height
-            rendering = read_answer(run, (folder / view.image_path.name).relative_to(run).as_posix(), *size)
+            answer = (folder / view.image_path.name).relative_to(run).as_posix()
+            rendering = read_answer(run, answer, *size)
             photo, mask = view.image(), view.mask()
-            return [
+            found = [
                 Score(
                     mark=mark,
                     steps=steps,
@@ -140,6 +156,9 @@ class ViewsTask:
                 )
                 for metric in self.metrics.values()
             ]
+            if self._keep is not None and mark == 1.0:
+                self._keep(run, answer, view, photo, rendering, mask)
+            return found
 
         scores: list[Score] = []
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
@@ -169,7 +188,7 @@ class ViewsTask:
         }
         there = all((folder / view.image_path.name).is_file() for view in self.capture.held_out)
         return (
-            ViewsTask(self.capture, missing).score(run, mark, steps, device_seconds)
+            ViewsTask(self.capture, missing, self._keep).score(run, mark, steps, device_seconds)
             if missing and there
             else []
         )

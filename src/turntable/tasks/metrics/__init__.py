@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from . import flip, psnr, ssim
-from .flip import flip_map
+from .flip import error_map, flip_map
 
-__all__ = ["Metric", "flip_map", "higher_is_better", "metrics"]
+__all__ = ["Metric", "error_map", "flip_map", "higher_is_better", "metrics"]
 
 Compute = Callable[[np.ndarray, np.ndarray, "np.ndarray | None"], float]
 
