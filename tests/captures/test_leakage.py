@@ -15,6 +15,7 @@ from conftest import make_capture
 from turntable.captures.build import CaptureOptions, add_capture
 from turntable.captures.capture import Capture, content_hash
 from turntable.captures.leakage import Leak, Twins, find_leakage, find_leaks, leakage_of, told, told_twins
+from turntable.errors import TurntableError
 
 
 @pytest.fixture
@@ -127,6 +128,13 @@ def test_a_capture_that_was_made_before_is_looked_through_and_not_changed(tmp_pa
     assert "leakage" not in capture.document
     assert leakage_of(capture) == [Leak("0005.jpg", "0003.jpg", "identical", None)]
     assert {path: path.stat().st_mtime_ns for path in capture.folder.rglob("*")} == before
+
+
+def test_a_damaged_photo_is_named_in_one_line(tmp_path: Path) -> None:
+    capture = make_capture(tmp_path / "made")
+    capture.views[3].image_path.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    with pytest.raises(TurntableError, match=r"Photo 0003.jpg of the capture can't be read.*again"):
+        leakage_of(capture)
 
 
 def test_what_an_older_rule_found_is_looked_for_again(tmp_path: Path) -> None:

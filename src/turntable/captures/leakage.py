@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import TurntableError
 from ..machine import usable_cores
 from .alike import ALIKE_BELOW, PROBE_PX, Fingerprint, fingerprint, pairs_alike, to_size
 from .capture import Capture, CaptureView
@@ -81,7 +82,7 @@ def find_leaks(capture: Capture) -> list[Leak]:
     """The held-out views that training photos show, from the capture's pixels; sorted by the held-out view's name.
 
     Raises:
-        OSError, ValueError: a photo can't be read.
+        TurntableError, OSError: a photo can't be read.
     """
     return list(find_leakage(capture).leaks)
 
@@ -90,7 +91,7 @@ def leakage_of(capture: Capture) -> list[Leak]:
     """The leaks that were found when the capture was made; found now where it was made before they were looked for.
 
     Raises:
-        OSError, ValueError: a photo can't be read.
+        TurntableError, OSError: a photo can't be read.
     """
     stored = capture.document.get("leakage") or {}
     if stored.get("rule") == RULE:
@@ -123,9 +124,23 @@ def find_leakage(capture: Capture, known: Mapping[str, Fingerprint] | None = Non
 
 
 def fingerprints(views: Sequence[CaptureView]) -> dict[str, Fingerprint]:
-    """The fingerprints of some views by their names."""
+    """The fingerprints of some views by their names.
+
+    Raises:
+        TurntableError: a photo is damaged.
+        OSError: one is missing.
+    """
+
+    def one(view: CaptureView) -> Fingerprint:
+        try:
+            return fingerprint(view.image(), view.mask())
+        except ValueError as error:
+            raise TurntableError(
+                f"Photo {view.name} of the capture can't be read ({error}). Add the capture again."
+            ) from None
+
     with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
-        found = list(pool.map(lambda view: fingerprint(view.image(), view.mask()), views))
+        found = list(pool.map(one, views))
     return {view.name: one for view, one in zip(views, found, strict=True)}
 
 
