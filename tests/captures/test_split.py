@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turntable.captures.split import FEWEST_TRAINING, HoldOut, ordinal, split, split_of
@@ -34,6 +34,7 @@ def test_half_a_split_is_none() -> None:
     assert split(["a", "b", "c"], [False, None, True], 8).held_out == [True, False, False]
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.sets(st.text(min_size=1), min_size=4, max_size=40), st.integers(2, 9))
 def test_the_share_that_is_held_out(names: set[str], every: int) -> None:
     held_out = split(sorted(names), [None] * len(names), every).held_out
@@ -91,6 +92,7 @@ def test_a_listed_view_that_was_left_out_is_no_unknown_one() -> None:
         split(NAMES, UNSAID, 8, rule)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.sets(st.text(min_size=1), min_size=6, max_size=40), st.floats(0.01, 0.6), st.randoms())
 def test_a_segment_has_its_share_and_nothing_after_it(names: set[str], share: float, order: Random) -> None:
     shuffled = sorted(names)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turntable.errors import TurntableError
@@ -37,6 +37,7 @@ def test_no_score_has_no_summary() -> None:
         summarise({}, higher_is_better=True)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.dictionaries(st.text(min_size=1), st.floats(-1e6, 1e6), min_size=1), st.booleans())
 def test_in_order_and_independent_of_the_items_order(scores: dict[str, float], higher: bool) -> None:
     one = summarise(scores, higher)
@@ -83,6 +84,7 @@ def test_everything_that_differs_is_named_at_once() -> None:
     assert [reason.partition(" ")[0] for reason in reasons] == ["captures", "sizes", "splits", "definitions"]
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.lists(st.sampled_from([PROTOCOL, replace(PROTOCOL, capture_hash="abd")]), min_size=1))
 def test_one_stranger_among_many_is_enough(protocols: list[Protocol]) -> None:
     assert bool(differences(protocols)) == (len(set(protocols)) > 1)
