@@ -41,7 +41,7 @@ class Element(NamedTuple):
     """
 
     name: str
-    count: int
+    number: int
     properties: List[Tuple[str, str]]
 
 
@@ -100,7 +100,7 @@ def decode_vertices(data: bytes, path: Path) -> np.ndarray:
     for name, kind in first.properties:
         if kind.startswith("list"):
             raise ValueError("{}: property {} of its vertices is not a number".format(path, name))
-    dtype, count = np.dtype(first.properties), first.count
+    dtype, count = np.dtype(first.properties), first.number
     if layout == "binary_little_endian":
         if len(data) - start < count * dtype.itemsize:
             raise ValueError("{}: cut short, {} vertices announced".format(path, count))
@@ -124,7 +124,7 @@ def decode_triangles(data: bytes, path: Path) -> np.ndarray:
     kinds = [kind.split() for _, kind in elements[1].properties] if len(elements) > 1 else []
     if layout != "binary_little_endian" or len(kinds) != 1 or kinds[0][0] != "list":
         raise ValueError("{}: needs binary faces right after the vertices, of one list each".format(path))
-    count = elements[1].count
+    count = elements[1].number
     dtype = np.dtype([("corners", kinds[0][1]), ("vertices", kinds[0][2], 3)])
     start += vertices.nbytes
     if len(data) - start < count * dtype.itemsize:
@@ -133,7 +133,7 @@ def decode_triangles(data: bytes, path: Path) -> np.ndarray:
     if (faces["corners"] != 3).any():
         raise ValueError("{}: has faces that are no triangles".format(path))
     triangles = faces["vertices"].astype(np.int64)
-    if count and not (0 <= triangles.min() and triangles.max() < len(vertices)):
+    if count and (triangles.min() < 0 or triangles.max() >= len(vertices)):
         raise ValueError("{}: has faces whose vertices are not there".format(path))
     return triangles
 
