@@ -398,7 +398,13 @@ def as_html(content: Content, capture: Capture, title: str) -> str:
         set_up(server, frame)
         add_content(server.scene, "/scene", content, frame, PAGE)
         add_cameras(server.scene, capture, frame, PAGE)
-        return server.scene.as_html()
+        return with_sorting(server.scene.as_html())
+
+
+def with_sorting(page: str) -> str:
+    """Viser's page, so that it sorts splats where it has no origin, too: see ``scenes.js``."""
+    script = Path(__file__).with_name("scenes.js").read_text(encoding="utf-8")
+    return page.replace("<head>", f"<head><script>\n{script}</script>", 1)
 
 
 def set_up(server: viser.ViserServer, frame: Frame) -> None:
