@@ -133,6 +133,18 @@ def export_content(bench: Bench, run: str, watcher: Watcher, walls: bool) -> tup
         return read_exported(method.scratch, names), steps
 
 
+def capture_of(bench: Bench, row: RunRow) -> Capture:
+    """The capture that a run was on.
+
+    Raises:
+        TurntableError: it is gone, or another has its name now.
+    """
+    capture = bench.capture(row.capture)
+    if capture.hash != row.capture_hash:
+        raise TurntableError(f"Run {row.id} was on another capture that was called {row.capture} before.")
+    return capture
+
+
 def sparse_points(capture: Capture) -> Points | None:
     """The capture's own sparse points; None where it has none."""
     positions, colours = capture.points()
@@ -371,7 +383,7 @@ def static_scene(bench: Bench, row: RunRow, out: Path, watcher: Watcher, walls: 
             content, steps = export_content(bench, row.id, watcher, walls)
             if content is None:
                 return f"The method {row.method} exports no PLY file to look around in."
-            capture = bench.capture(row.capture)
+            capture = capture_of(bench, row)
             page.parent.mkdir(exist_ok=True)
             about.unlink(missing_ok=True)
             files.write_text(page, as_html(content, capture, row.id))

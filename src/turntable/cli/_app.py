@@ -27,6 +27,7 @@ from . import (
     scores,
     status,
     unpack,
+    view,
     watch,
 )
 
@@ -52,6 +53,7 @@ for verb in (
     retry,
     scores,
     report,
+    view,
     export,
     pack,
     unpack,
