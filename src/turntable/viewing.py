@@ -35,6 +35,7 @@ from .scenes import (
     export_content,
     fov_of,
     frame_of,
+    picture_glb,
     serving,
     set_up,
     sparse_points,
@@ -61,7 +62,7 @@ OVERLAY_AT = DISTANCE / 100
 """How far before a camera its overlay hangs: nearer than anything of the scene, further than viser's near plane."""
 
 OVERLAY_SIDE = 1200
-"""The longer side of an overlay, in pixels; larger pictures take long to send whenever the opacity changes."""
+"""The longer side of an overlay, in points that are opaque or not: about as many as a window has; more take long to send."""
 
 FLIGHT_S, FLIGHT_STEPS = 0.4, 12
 NOWHERE = "(nowhere)"
@@ -421,7 +422,7 @@ def rendering_of(folder: RunFolder, view: CaptureView) -> np.ndarray | None:
 
 def hang(
     scene: viser.SceneApi, picture: np.ndarray, camera: Camera, frame: Frame, opacity: float
-) -> viser.ImageHandle:
+) -> viser.GlbHandle:
     """A picture where a camera has it, so that it covers what the camera sees.
 
     Args:
@@ -431,17 +432,24 @@ def hang(
         frame: from its world to viser's.
         opacity: 0 to 1.
     """
-    small = Image.fromarray(picture)
-    small.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
-    small.putalpha(round(255 * opacity))
+    picture = at_size(picture, OVERLAY_SIDE)
     middle = np.array(
         [(camera.width / 2 - camera.cx) / camera.fx, (camera.height / 2 - camera.cy) / camera.fy, 1.0]
     )
-    return scene.add_image(
+    width, height = OVERLAY_AT * camera.width / camera.fx, OVERLAY_AT * camera.height / camera.fy
+    return scene.add_glb(
         "/overlay",
-        np.asarray(small),
-        render_width=OVERLAY_AT * camera.width / camera.fx,
-        render_height=OVERLAY_AT * camera.height / camera.fy,
+        picture_glb(picture, width, height, opacity),
         wxyz=wxyz_of(camera),
         position=frame.points(camera.centre) + OVERLAY_AT * middle @ camera.R,
+        cast_shadow=False,
+        receive_shadow=False,
     )
+
+
+def at_size(picture: np.ndarray, side: int) -> np.ndarray:
+    """A picture with ``side`` pixels on its longer side; pixels that become larger stay squares."""
+    scale = side / max(picture.shape[:2])
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(picture).resize(size, how))
