@@ -424,6 +424,7 @@ def static_scene(bench: Bench, row: RunRow, out: Path, watcher: Watcher, walls: 
     if row.state is State.FAILED:
         return "The run failed."
     try:
+        capture = capture_of(bench, row)
         folder, saved = newest_checkpoint(bench, row.id)
         page, about = folder.path / "scene" / "scene.html", folder.path / "scene" / "scene.json"
         wanted = {"format": FORMAT, "steps": int(saved.state["steps"])}
@@ -432,7 +433,6 @@ def static_scene(bench: Bench, row: RunRow, out: Path, watcher: Watcher, walls: 
             content, steps = export_content(bench, row.id, watcher, walls)
             if content is None:
                 return f"The method {row.method} exports no PLY file to look around in."
-            capture = capture_of(bench, row)
             page.parent.mkdir(exist_ok=True)
             about.unlink(missing_ok=True)
             files.write_text(page, as_html(content, capture, row.id))
