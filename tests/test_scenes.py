@@ -359,7 +359,6 @@ def test_in_a_sandboxed_frame_splats_are_in_order_and_nothing_is_asked_of_the_ne
             red, green, blue = middle_of(page.screenshot(timeout=60_000))
             if red > 150 and blue < 100:
                 break
-        page.screenshot(path="/tmp/w/scenes/t/o/t.png")
         browser.close()
     assert red > 150 and max(green, blue) < 100
     assert {url for url in asked if not url.startswith(("blob:", "data:"))} == {
