@@ -21,6 +21,7 @@ from scipy.spatial.transform import Rotation
 
 from conftest import make_capture, make_method
 from turntable.bench import Bench
+from turntable.environments import sandbox
 from turntable.errors import TurntableError
 from turntable.jobs import RunRequest, plan, work
 from turntable.methods.splat.export import ply as splat_ply
@@ -37,6 +38,7 @@ from turntable.scenes import (
     static_scene,
     wxyz_of,
 )
+from turntable.turns import checkpoint
 from turntable.turns.watcher import Watcher
 from turntable.worker.contract import Camera
 from turntable.worker.ply import encode_points, encode_vertices
@@ -294,6 +296,26 @@ def test_why_there_is_no_scene_is_said_in_words(tmp_path: Path) -> None:
     odd = make_bench(tmp_path / "odd", splats=False)  # its file is a PLY by its name alone
     assert "not a PLY file" in str(static_scene(odd, run_on(odd), out, Watcher()))
     assert not out.exists()
+
+
+SPOILS_CODE = '''
+    def export(self, folder):
+        """Tries to write to the checkpoint that it was loaded from."""
+        with (folder.parent / "checkpoint" / "0000000020" / "method" / "colour.npy").open("r+b") as file:
+            file.write(b"spoiled")
+'''
+
+
+@pytest.mark.skipif(sandbox.why_not() is not None, reason=f"there are no walls: {sandbox.why_not()}")
+def test_a_method_that_is_looked_at_cant_write_to_its_checkpoint(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    code = bench.methods_folder / "colour" / "method.py"
+    code.write_text(code.read_text().replace(SPLATS_CODE, SPOILS_CODE))
+    row = run_on(bench)
+    said = static_scene(bench, row, tmp_path / "scene.html", Watcher())
+    assert said is not None and "what run toys-colour-1 exports: it is on a read-only file system" in said
+    newest, damaged = checkpoint.newest(bench.runs_folder / row.id / "checkpoint")
+    assert newest is not None and damaged == []
 
 
 @pytest.fixture

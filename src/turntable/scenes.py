@@ -124,14 +124,17 @@ def export_content(bench: Bench, run: str, watcher: Watcher, walls: bool) -> tup
     """What a run's method exports from its newest checkpoint, and the steps of that; None where it exports no such thing.
 
     Raises:
-        TurntableError: as :func:`turntable.exporting.loaded_beside`, or what it exports can't be read.
+        TurntableError: as :func:`turntable.exporting.loaded_beside`, or what it exports can't be written or read.
     """
-    with loaded_beside(bench, run, watcher, walls) as method:
-        steps = int(method.saved.state["steps"])
-        watcher.run_doing(run, "exporting", 0, 0)
-        method.worker.send("export", folder=str(method.scratch))
-        names = method.worker.await_("exported")["files"]
-        return read_exported(method.scratch, names), steps
+    try:
+        with loaded_beside(bench, run, watcher, walls) as method:
+            steps = int(method.saved.state["steps"])
+            watcher.run_doing(run, "exporting", 0, 0)
+            method.worker.send("export", folder=str(method.scratch))
+            names = method.worker.await_("exported")["files"]
+            return read_exported(method.scratch, names), steps
+    except OSError as error:
+        raise disk_error(error, f"what run {run} exports") from error
 
 
 def capture_of(bench: Bench, row: RunRow) -> Capture:
