@@ -175,7 +175,9 @@ def make_data(bench: Path, views: int, methods: int, size: tuple[int, int], phot
     )
 
 
-def keep_all(data: ReportData, error_map: Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]) -> None:
+def keep_all(
+    data: ReportData, error_map: Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
+) -> None:
     """Keep every rendering, as scoring it does, but with another error map."""
     keeper = Keeper(data.capture)
     honest, kept.error_map = kept.error_map, error_map

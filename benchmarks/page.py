@@ -49,7 +49,9 @@ SCROLL = """async (step) => {
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--views", type=int, default=300)
     parser.add_argument("--methods", type=int, default=6, help="1 to 8")
     parser.add_argument("--size", default="540x960", help="of every picture, width and height in pixels")
@@ -60,10 +62,14 @@ def main() -> None:
     photos = sorted(path for path in asked.photos.iterdir() if path.is_file()) if asked.photos else []
     with _folder(asked.keep) as bench:
         data = make_data(bench, asked.views, asked.methods, (width, height), photos)
-        print(f"{asked.views} views × {asked.methods} methods at {width}×{height}, {min(DISTINCT, asked.views)} views")
+        print(
+            f"{asked.views} views × {asked.methods} methods at {width}×{height}, {min(DISTINCT, asked.views)} views"
+        )
         print(f"with pictures of their own; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
         print(f"one keep, ꟻLIP and all: {_honest_keep(data):.2f} s (CPU)\n")
-        keep_all(data, lambda photo, rendering, mask: np.abs(photo.astype(np.float32) - rendering).mean(-1) / 255)
+        keep_all(
+            data, lambda photo, rendering, mask: np.abs(photo.astype(np.float32) - rendering).mean(-1) / 255
+        )
         print("| build | time (s) | CPU time (s) |\n|---|---|---|")
         for number in (1, 2):
             took, cpu = _timed_apart(data, bench / "page")
@@ -115,7 +121,9 @@ def _print_sizes(page: Path) -> None:
     files = [path for path in page.rglob("*") if path.is_file()]
     index = page / "index.html"
     packed = subprocess.run(["gzip", "-c", index], capture_output=True, check=True).stdout
-    print(f"\npage: {sum(path.stat().st_size for path in files) / 1e6:.1f} MB in {len(files)} files;", end=" ")
+    print(
+        f"\npage: {sum(path.stat().st_size for path in files) / 1e6:.1f} MB in {len(files)} files;", end=" "
+    )
     print(f"index.html {index.stat().st_size / 1e6:.2f} MB ({len(packed) / 1e6:.2f} MB by gzip)\n")
 
 
@@ -129,8 +137,12 @@ def _print_use(index: Path) -> None:
         sys.exit("There is no Chromium: the browser's part is left out.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        print(f"Chromium {browser.version}, headless, software rendering, 1400×900; times from the start of navigation\n")
-        print("| visit | DOM ready (s) | first paint (s) | first screen's pictures (s) | DOM nodes | JS heap (MB) |")
+        print(
+            f"Chromium {browser.version}, headless, software rendering, 1400×900; times from the start of navigation\n"
+        )
+        print(
+            "| visit | DOM ready (s) | first paint (s) | first screen's pictures (s) | DOM nodes | JS heap (MB) |"
+        )
         print("|---|---|---|---|---|---|")
         for number in (1, 2, 3):
             print(f"| {number} | {' | '.join(_use(browser, index))} |")
@@ -174,7 +186,9 @@ def _print_scrolling(browser: Any, index: Path, step: int) -> None:
     page.wait_for_load_state("networkidle")
     times = page.evaluate(SCROLL, step)
     p95 = statistics.quantiles(times, n=20)[-1]
-    print(f"| {step} px a frame | {len(times)} | {statistics.median(times):.0f} | {p95:.0f} | {max(times):.0f} |")
+    print(
+        f"| {step} px a frame | {len(times)} | {statistics.median(times):.0f} | {p95:.0f} | {max(times):.0f} |"
+    )
     page.close()
 
 

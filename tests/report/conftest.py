@@ -175,7 +175,9 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A folder for pages, and the address at which it is served over HTTP."""
     folder = tmp_path_factory.mktemp("site")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder))
+    )
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield folder, f"http://127.0.0.1:{server.server_port}"
@@ -209,7 +211,9 @@ def visit(browser: Any, site: tuple[Path, str]) -> Iterator[Callable[..., Visit]
     contexts = []
 
     def open_page(index: Path, scheme: str = "file", **options: Any) -> Visit:
-        contexts.append(context := browser.new_context(**{"viewport": {"width": 1400, "height": 1000}, **options}))
+        contexts.append(
+            context := browser.new_context(**{"viewport": {"width": 1400, "height": 1000}, **options})
+        )
         context.set_default_timeout(10_000)
         folder, served = site
         address = index.as_uri() if scheme == "file" else f"{served}/{index.relative_to(folder).as_posix()}"

@@ -92,7 +92,9 @@ def test_means_are_over_all_scored_runs(capture, run_of):
     first, second = (run.scores["psnr"] for run in runs)
     assert one.mean_of("psnr") == pytest.approx((first["mean"] + second["mean"]) / 2)
     view = capture.held_out[0].name
-    assert one.of_view("psnr", view) == pytest.approx((first["per_item"][view] + second["per_item"][view]) / 2)
+    assert one.of_view("psnr", view) == pytest.approx(
+        (first["per_item"][view] + second["per_item"][view]) / 2
+    )
     assert one.mean_of("lpips") is None and one.of_view("lpips", view) is None
 
 

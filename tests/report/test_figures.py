@@ -135,7 +135,9 @@ def test_names_of_many_views_do_not_run_into_each_other(data):
     views = [{"name": name, "anchor": name, "index": n} for n, name in enumerate(per_view)]
     plot = view_plot(in_order(many), data.metrics[0], views)
     assert len(plot["points"]) == 300
-    gaps = [after["at"] - before["at"] for before, after in zip(plot["names"], plot["names"][1:], strict=False)]
+    gaps = [
+        after["at"] - before["at"] for before, after in zip(plot["names"], plot["names"][1:], strict=False)
+    ]
     assert min(gaps) >= 80
 
 
