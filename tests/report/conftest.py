@@ -203,7 +203,7 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Any, site: tuple[Path, str]) -> Iterator[Callable[..., Visit]]:
-    """``visit(index, scheme, **options)``: the page opened from its file or over HTTP, options as Playwright's contexts have.
+    """``visit(index, scheme, **options)``: the page, opened from its file or over HTTP; options are those of a context.
 
     After the test, no page may have complained, or asked for anything from elsewhere.
     """

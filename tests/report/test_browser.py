@@ -15,15 +15,21 @@ FLOOR, METHODS = "nearest", ("splat", "grid")
 
 STATE = """() => {
   const dialog = document.getElementById("large");
-  const panes = [...dialog.querySelectorAll(".window")].map((pane) => {
-    const box = pane.getBoundingClientRect();
-    return { left: box.left, right: box.right, top: box.top, bottom: box.bottom, images: [...pane.querySelectorAll("img")].map((image) => {
-      const seen = image.getBoundingClientRect();
-      return { left: seen.left, right: seen.right, top: seen.top, bottom: seen.bottom, wide: image.naturalWidth, src: image.getAttribute("src") };
-    }) };
-  });
-  return { open: dialog.open, name: dialog.querySelector("#large-name").textContent, factor: dialog.querySelector("output").value,
-    left: dialog.querySelector("[name=left]").value, right: dialog.querySelector("[name=right]").value, panes };
+  const place = (element) => {
+    const { left, right, top, bottom } = element.getBoundingClientRect();
+    return { left, right, top, bottom };
+  };
+  const value = (name) => dialog.querySelector(`[name=${name}]`).value;
+  return {
+    open: dialog.open, name: dialog.querySelector("#large-name").textContent,
+    factor: value("factor"), left: value("left"), right: value("right"),
+    panes: [...dialog.querySelectorAll(".window")].map((pane) => ({
+      ...place(pane),
+      images: [...pane.querySelectorAll("img")].map((image) => ({
+        ...place(image), wide: image.naturalWidth, src: image.getAttribute("src"),
+      })),
+    })),
+  };
 }"""
 """What the dialog shows, and where on the screen."""
 
@@ -110,7 +116,7 @@ def test_nothing_is_wider_than_the_screen(visit, request, lang):
         page.emulate_media(**{"media": "screen", **media})
         for width in A4_WIDTHS if "media" in media else (1400, 390, 320):
             page.set_viewport_size({"width": width, "height": 800})
-            found[*media.values(), width] = page.evaluate("document.documentElement.scrollWidth") - width
+            found[(*media.values(), width)] = page.evaluate("document.documentElement.scrollWidth") - width
     assert {case: over for case, over in found.items() if over > 0} == {}
 
 

@@ -67,7 +67,7 @@ def test_a_page_makes_what_is_not_there_and_the_next_takes_it(capture, run_of, c
 
 
 def test_a_rendering_that_was_written_since_is_another(capture, rendered):
-    folder, answer, view = rendered
+    folder, answer, _view = rendered
     keep(capture, rendered)
     picture = read_png(folder / answer)
     write_png(folder / answer, 255 - picture)
