@@ -152,6 +152,74 @@ def find(published: Published, what: str | None) -> tuple[Fact, ...]:
     return found
 
 
+@dataclass(frozen=True)
+class FactTable:
+    """Facts as a table to print.
+
+    Args:
+        columns, rows: their text; ``right`` are the columns of numbers.
+        notes: what the numbers in the first column's square brackets stand for: protocol, source, remarks.
+    """
+
+    columns: list[str]
+    rows: list[list[str]]
+    right: list[str]
+    notes: list[str]
+
+
+def tables(facts: Sequence[Fact]) -> list[FactTable]:
+    """One table for each metric: a row for each published run of a method, a column for each scene."""
+    made = []
+    for metric in dict.fromkeys(fact.metric for fact in facts):
+        of_metric = [fact for fact in facts if fact.metric == metric]
+        scenes = list(dict.fromkeys(fact.scene for fact in of_metric))
+        notes: list[str] = []
+        rows: dict[tuple[str, ...], dict[str, str]] = {}
+        for fact in of_metric:
+            note = _note_of(fact)
+            if note not in notes:
+                notes.append(note)
+            row = (f"{fact.method} [{notes.index(note) + 1}]", fact.budget, *_cost_cells(fact))
+            rows.setdefault(row, {})[fact.scene] = f"{fact.value:.3f}" if metric in ("ssim", "lpips") else f"{fact.value:.2f}"
+        costs = [] if all(row[2:] == ("", "") for row in rows) else ["training", "frames/s"]
+        columns = [f"{metric} of", "trained for", *scenes, *costs]
+        body = [
+            [row[0], row[1], *(cells.get(scene, "–") for scene in scenes), *(row[2:] if costs else ())]
+            for row, cells in rows.items()
+        ]
+        numbered = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+        made.append(FactTable(columns, body, columns[2:], numbered))
+    return made
+
+
+def _note_of(fact: Fact) -> str:
+    parts = [f"{key} {_said(value)}" for key, value in fact.protocol.to_json().items() if key not in ("text", "factors", "scene_count")]
+    if fact.protocol.scene_count and not fact.protocol.scenes:
+        parts.append(f"scenes {fact.protocol.scene_count}")
+    if fact.protocol.factors:
+        parts.append("times smaller " + ", ".join(f"{scene} {factor:g}" for scene, factor in fact.protocol.factors.items()))
+    parts += [fact.protocol.text] if fact.protocol.text else []
+    words = [
+        fact.source + ("" if fact.checked else " (not checked)"),
+        f"measured by {fact.by}" if fact.by else "",
+        fact.note,
+        "protocol: " + (", ".join(parts) or "not said"),
+        f"hardware: {fact.cost.hardware}" if fact.cost.hardware else "",
+    ]
+    return "; ".join(word for word in words if word)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _cost_cells(fact: Fact) -> tuple[str, str]:
+    seconds, rate = fact.cost.training_s, fact.cost.frames_per_s
+    return "" if seconds is None else f"{seconds:g} s", "" if rate is None else f"{rate:g}"
+
+
 def beside(capture: Capture, ours: Ours, published: Published) -> list[Beside]:
     """The published numbers on a capture's scene, each beside ours of the same metric.
 
