@@ -164,7 +164,7 @@ class Bench:
         return find_methods(self.methods_folder)
 
     def published(self) -> Published:
-        """The published numbers that are known: Turntable's, those in the bench's ``published/``, and those of its methods."""
+        """The published numbers that are known: Turntable's, those in the bench's ``published/``, and its methods'."""
         from .tasks.published import load_published
 
         of_methods = [fact for method in self.methods().values() for fact in method.facts]

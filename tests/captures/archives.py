@@ -138,7 +138,7 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 
 def nerf_synthetic(scene: str = "lego", train: int = 6, test: int = 3, side: int = 64) -> dict[str, bytes]:
-    """A scene as NeRF-synthetic has it: RGBA pictures, a file of cameras for each part, depth maps among the test pictures."""
+    """A scene as NeRF-synthetic has it: RGBA pictures, cameras for each part, depth maps among the test pictures."""
     generator = np.random.default_rng(5)
     files: dict[str, bytes] = {"README.txt": b"hello"}
     for part, count, shift in (("train", train, 0), ("val", 2, 20), ("test", test, 40)):
@@ -159,5 +159,8 @@ def nerf_synthetic(scene: str = "lego", train: int = 6, test: int = 3, side: int
         document = {"camera_angle_x": 0.6911112070083618, "frames": frames}
         files[f"transforms_{part}.json"] = json.dumps(document).encode()
     scene_files = {f"nerf_synthetic/{scene}/{name}": data for name, data in files.items()}
-    litter = {f"__MACOSX/nerf_synthetic/{scene}/._README.txt": b"x", f"nerf_synthetic/{scene}/.DS_Store": b"x"}
+    litter = {
+        f"__MACOSX/nerf_synthetic/{scene}/._README.txt": b"x",
+        f"nerf_synthetic/{scene}/.DS_Store": b"x",
+    }
     return {**scene_files, **litter, "nerf_synthetic/README.txt": b"of all scenes"}

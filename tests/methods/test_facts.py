@@ -42,17 +42,28 @@ def test_a_method_may_give_one_number_with_its_protocol_in_words(tmp_path: Path)
 
 
 def test_a_method_may_give_a_table_by_scene(tmp_path: Path) -> None:
-    text = GOOD.replace('capture = "nerf_synthetic/lego"', 'dataset = "mine"').replace("35.78", "{ a = 1, b = 2.5 }")
-    text = text.replace('"200 test views, white background, 8-bit"', '{ views = 9, size = [4, 3], scenes = ["a", "b"] }')
+    text = GOOD.replace('capture = "nerf_synthetic/lego"', 'dataset = "mine"').replace(
+        "35.78", "{ a = 1, b = 2.5 }"
+    )
+    text = text.replace(
+        '"200 test views, white background, 8-bit"', '{ views = 9, size = [4, 3], scenes = ["a", "b"] }'
+    )
     facts = with_facts(tmp_path, text).facts
     assert [(fact.scene, fact.value) for fact in facts] == [("a", 1.0), ("b", 2.5)]
     assert facts[0].protocol.size == (4, 3) and facts[0].protocol.scenes == ("a", "b")
-    assert facts[0].to_json()["protocol"] == {"views": 9, "size": [4, 3], "scenes": ["a", "b"], "scene_count": 2}
+    assert facts[0].to_json()["protocol"] == {
+        "views": 9,
+        "size": [4, 3],
+        "scenes": ["a", "b"],
+        "scene_count": 2,
+    }
 
 
 def test_a_method_may_say_which_published_one_it_implements(tmp_path: Path) -> None:
     method = with_facts(tmp_path, '[[reproduces]]\nmethod = "3DGS"\nsettings = { mode = "plain" }\n')
-    assert [(entry.method, dict(entry.settings)) for entry in method.reproduces] == [("3DGS", {"mode": "plain"})]
+    assert [(entry.method, dict(entry.settings)) for entry in method.reproduces] == [
+        ("3DGS", {"mode": "plain"})
+    ]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +84,11 @@ def test_a_method_may_say_which_published_one_it_implements(tmp_path: Path) -> N
         ('"200 test views, white background, 8-bit"', "3", "protocol must be a table or a text, not 3"),
         ('"200 test views, white background, 8-bit"', '{ background = "wite" }', "Did you mean 'white'"),
         ('"200 test views, white background, 8-bit"', "{ view = 200 }", "Did you mean 'views'"),
-        ('"200 test views, white background, 8-bit"', "{ views = 0 }", "views must be a whole number of at least 1"),
+        (
+            '"200 test views, white background, 8-bit"',
+            "{ views = 0 }",
+            "views must be a whole number of at least 1",
+        ),
         ('"200 test views, white background, 8-bit"', "{ size = 800 }", r"size must be \[width, height\]"),
         ('"200 test views, white background, 8-bit"', "{ scenes = [1] }", "scenes must be a list of texts"),
         ("[[published]]", "[[reproduces]]", "Unknown key of reproduces entry 1"),
@@ -91,7 +106,7 @@ def test_a_file_of_facts_holds_to_its_scenes(tmp_path: Path) -> None:
     path = tmp_path / "d.toml"
     entry = '[[published]]\ndataset = "d"\nmethod = "m"\npsnr = { b = 1 }\nsource = "s"\n'
     path.write_text('dataset = "d"\ntitle = "D"\nscenes = ["a"]\n' + entry)
-    with pytest.raises(TurntableError, match="Unknown scene in .*d.toml: 'b'; known: a, mean"):
+    with pytest.raises(TurntableError, match=r"Unknown scene in .*d.toml: 'b'; known: a, mean"):
         read_facts(path)
     path.write_text('dataset = "d"\ntitle = "D"\nscenes = ["b"]\n' + entry.replace('method = "m"\n', ""))
     with pytest.raises(TurntableError, match="method must be a text, not None"):

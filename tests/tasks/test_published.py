@@ -32,7 +32,9 @@ SHIPPED_FACTS = load_published()
 OUTDOORS = ("bicycle", "flowers", "garden", "stump", "treehill")
 
 
-def view(name: str, held_out: bool, size: tuple[int, int], photo: tuple[int, int], path: str) -> dict[str, Any]:
+def view(
+    name: str, held_out: bool, size: tuple[int, int], photo: tuple[int, int], path: str
+) -> dict[str, Any]:
     width, height = size
     camera = {"R": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "t": [0, 0, 0], "fx": 1, "fy": 1, "cx": 0, "cy": 0}
     return {
@@ -58,16 +60,27 @@ def capture_of(name: str | None, views: list[dict[str, Any]], **changed: Any) ->
     return Capture(Path(f"/captures/{name}"), document)
 
 
-def lego(tests: int = 200, size: int = 800, photo: int = 800, name: str | None = "nerf_synthetic/lego", **changed: Any):
+def lego(
+    tests: int = 200,
+    size: int = 800,
+    photo: int = 800,
+    name: str | None = "nerf_synthetic/lego",
+    **changed: Any,
+):
     sides, photos = (size, size), (photo, photo)
     views = [view(f"test/r_{i}.png", True, sides, photos, f"test/r_{i}.png") for i in range(tests)]
     views += [view(f"train/r_{i}.png", False, sides, photos, f"train/r_{i}.png") for i in range(100)]
     return capture_of(name, views, **{"has_alpha": True, **changed})
 
 
-def of_360(scene: str, folder: str | None = None, photo: tuple[int, int] = (1237, 822), count: int = 40) -> Capture:
+def of_360(
+    scene: str, folder: str | None = None, photo: tuple[int, int] = (1237, 822), count: int = 40
+) -> Capture:
     folder = folder or ("images_4" if scene in OUTDOORS else "images_2")
-    views = [view(f"{i:03}.JPG", i % 8 == 0, photo, photo, f"/data/{scene}/{folder}/{i:03}.JPG") for i in range(count)]
+    views = [
+        view(f"{i:03}.JPG", i % 8 == 0, photo, photo, f"/data/{scene}/{folder}/{i:03}.JPG")
+        for i in range(count)
+    ]
     return capture_of(f"mipnerf360/{scene}", views)
 
 
@@ -84,7 +97,9 @@ def splat(value: float = 33.0, budget: str = "30000steps", **changed: Any) -> Ou
 
 
 def on(rows: list[Beside], method: str, metric: str = "psnr") -> Beside:
-    (row,) = (row for row in rows if row.method == method and row.metric == metric and "FastGS" not in row.source)
+    (row,) = (
+        row for row in rows if row.method == method and row.metric == metric and "FastGS" not in row.source
+    )
     return row
 
 
@@ -117,17 +132,22 @@ def test_the_shipped_means_are_those_of_the_scenes_that_stand_beside_them() -> N
         ("dtu/mean", "Neuralangelo", "chamfer", 0.61),
     ],
 )
-def test_some_numbers_are_what_they_were_written_down_as(what: str, method: str, metric: str, value: float) -> None:
-    assert [fact.value for fact in find(SHIPPED_FACTS, what) if (fact.method, fact.metric) == (method, metric)] == [
-        value
-    ]
+def test_some_numbers_are_what_they_were_written_down_as(
+    what: str, method: str, metric: str, value: float
+) -> None:
+    assert [
+        fact.value for fact in find(SHIPPED_FACTS, what) if (fact.method, fact.metric) == (method, metric)
+    ] == [value]
 
 
 def test_numbers_that_were_not_read_in_their_source_say_so() -> None:
     for fact in SHIPPED_FACTS.facts:
         if re.search(r"recalled|handed down|carries it|carry them", fact.source + fact.note):
             assert not fact.checked, fact
-    assert {fact.by for fact in SHIPPED_FACTS.on("dtu") if fact.method == "2DGS"} == {"", "its authors, run again"}
+    assert {fact.by for fact in SHIPPED_FACTS.on("dtu") if fact.method == "2DGS"} == {
+        "",
+        "its authors, run again",
+    }
 
 
 def test_costs_stand_with_their_hardware_where_it_is_known() -> None:
@@ -139,7 +159,11 @@ def test_costs_stand_with_their_hardware_where_it_is_known() -> None:
 
 
 def test_the_shipped_facts_lie_in_the_package() -> None:
-    assert {path.name for path in SHIPPED.glob("*.toml")} == {"nerf_synthetic.toml", "mipnerf360.toml", "dtu.toml"}
+    assert {path.name for path in SHIPPED.glob("*.toml")} == {
+        "nerf_synthetic.toml",
+        "mipnerf360.toml",
+        "dtu.toml",
+    }
     assert "turntable" in SHIPPED.parts
 
 
@@ -270,7 +294,9 @@ def test_a_mean_of_seven_never_stands_beside_one_of_nine() -> None:
     assert nine.differences[0] == "7 of 9 scenes, ours is of 9; theirs lacks flowers, treehill"
     seven = {scene: pair for scene, pair in all_nine().items() if scene not in ("flowers", "treehill")}
     row = on_30k(beside_mean(seven, "mipnerf360", SHIPPED_FACTS))
-    assert row.ours is None and row.differences[0] == "9 of 9 scenes, ours is of 7; ours lacks flowers, treehill"
+    assert (
+        row.ours is None and row.differences[0] == "9 of 9 scenes, ours is of 7; ours lacks flowers, treehill"
+    )
 
 
 def test_pictures_that_the_authors_resized_are_named() -> None:
@@ -280,7 +306,9 @@ def test_pictures_that_the_authors_resized_are_named() -> None:
 
 def test_pictures_that_we_resized_are_named() -> None:
     scenes = all_nine()
-    views = [view(f"{i:03}.JPG", i % 8 == 0, (1237, 822), (4946, 3286), f"/d/images/{i}.JPG") for i in range(40)]
+    views = [
+        view(f"{i:03}.JPG", i % 8 == 0, (1237, 822), (4946, 3286), f"/d/images/{i}.JPG") for i in range(40)
+    ]
     scenes["garden"] = (capture_of("mipnerf360/garden", views), splat())
     row = on_30k(beside_mean(scenes, "mipnerf360", SHIPPED_FACTS))
     assert row.differences == ("the data set's own smaller pictures, ours are resized by Turntable",)
@@ -294,7 +322,9 @@ def test_photos_at_their_full_size_are_named() -> None:
 
 
 def test_a_mean_whose_scenes_nobody_names_has_nothing_beside_it() -> None:
-    rows = [row for row in beside_mean(all_nine(), "mipnerf360", SHIPPED_FACTS) if row.method == "DashGaussian"]
+    rows = [
+        row for row in beside_mean(all_nine(), "mipnerf360", SHIPPED_FACTS) if row.method == "DashGaussian"
+    ]
     assert [row.ours for row in rows] == [None]
     assert rows[0].differences[0] == "over which scenes the mean is, isn't said"
 
@@ -332,7 +362,15 @@ PARTS = {
     "ssim": st.sampled_from([None, "valid", "zero-padded", "reflected"]),
     "task": st.sampled_from([None, "views", "surface"]),
 }
-OURS = {"views": 200, "split": "own", "background": "white", "size": (800, 800), "pictures": "8-bit", "ssim": "valid", "task": "views"}  # fmt: skip
+OURS = {
+    "views": 200,
+    "split": "own",
+    "background": "white",
+    "size": (800, 800),
+    "pictures": "8-bit",
+    "ssim": "valid",
+    "task": "views",
+}
 
 
 @given(st.fixed_dictionaries(PARTS), st.sampled_from(["psnr", "ssim"]))
@@ -352,7 +390,10 @@ def test_a_number_agrees_exactly_where_every_part_of_its_protocol_is_known_and_o
 CAPTURE = lego()
 
 
-@given(st.sampled_from(METRICS), st.sampled_from(["psnr", "ssim", "flip", "lpips-vgg-0.1[-1,1]", "lpips-alex-0.1[-1,1]"]))
+@given(
+    st.sampled_from(METRICS),
+    st.sampled_from(["psnr", "ssim", "flip", "lpips-vgg-0.1[-1,1]", "lpips-alex-0.1[-1,1]"]),
+)
 def test_only_one_metrics_numbers_stand_side_by_side(theirs: str, mine: str) -> None:
     fact = Fact("nerf_synthetic", "lego", "theirs", theirs, 1.0, Protocol(), "a test")
     rows = beside(CAPTURE, splat(values={mine: 1.0}), Published({}, (fact,)))
@@ -360,7 +401,9 @@ def test_only_one_metrics_numbers_stand_side_by_side(theirs: str, mine: str) -> 
 
 
 def test_what_is_not_known_is_said_with_what_is() -> None:
-    with pytest.raises(TurntableError, match="Unknown data set 'nerfsynthetic'.*Did you mean 'nerf_synthetic'"):
+    with pytest.raises(
+        TurntableError, match=r"Unknown data set 'nerfsynthetic'.*Did you mean 'nerf_synthetic'"
+    ):
         find(SHIPPED_FACTS, "nerfsynthetic")
     with pytest.raises(TurntableError, match="there is something on mean of dtu"):
         find(SHIPPED_FACTS, "dtu/scan24")

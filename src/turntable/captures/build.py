@@ -515,7 +515,8 @@ def _same_content(captures: Path, document: dict[str, Any], options: CaptureOpti
     if options.name is not None:
         return None
     return _find(
-        captures, lambda capture: capture.hash == document["hash"] and dataset_of(capture) == said_in(document)
+        captures,
+        lambda capture: capture.hash == document["hash"] and dataset_of(capture) == said_in(document),
     )
 
 

@@ -80,7 +80,9 @@ def find_entry(name: str, catalogues: Sequence[Path]) -> Entry:
     if not keys or (scene and name not in keys and scene not in scenes):
         raise unknown_name("data set", name, _names(tables))
     if not scene and scenes:
-        raise TurntableError(f"{name} has scenes, and one is fetched at a time: {name}/{scenes[0]}, for example.")
+        raise TurntableError(
+            f"{name} has scenes, and one is fetched at a time: {name}/{scenes[0]}, for example."
+        )
     address = _first(tables, keys, "address") or ""
     holding = [key for key in keys if any("address" in table.get(key, {}) for table in tables)]
     return Entry(
@@ -137,20 +139,27 @@ def _check(path: Path, key: str, name: str, value: Any) -> None:
     where = f"{path}: {key}.{name}"
     if name not in _KNOWN:
         raise unknown_name(f"key of [{key}] in {path}:", name, _KNOWN)
-    if name in _TEXTS and not isinstance(value, str):
+    if name in _COUNTS:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise TurntableError(f"{where} must be a number of bytes, not {value!r}.")
+    elif name == "scenes":
+        named = [isinstance(scene, str) and re.fullmatch(_NAME, scene) for scene in _list(value)]
+        if not named or not all(named):
+            raise TurntableError(
+                f"{where} must be a list of names of letters, digits, '.', '_' and '-', not {value!r}."
+            )
+    elif not isinstance(value, str):
         raise TurntableError(f"{where} must be a text, not {value!r}.")
-    if name in _COUNTS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise TurntableError(f"{where} must be a number of bytes, not {value!r}.")
-    if name == "archive" and value not in ARCHIVES:
+    elif name == "archive" and value not in ARCHIVES:
         raise unknown_name(f"archive of [{key}] in {path}:", value, ARCHIVES)
-    if name == "sha256" and not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+    elif name == "sha256" and not re.fullmatch(r"[0-9a-fA-F]{64}", value):
         raise TurntableError(f"{where} must be 64 hexadecimal digits, not {value!r}.")
-    if name == "inside" and (value.startswith("/") or "\\" in value or ".." in value.split("/")):
+    elif name == "inside" and (value.startswith("/") or "\\" in value or ".." in value.split("/")):
         raise TurntableError(f"{where} must be a folder inside of the archive, not {value!r}.")
-    if name == "scenes" and not (
-        isinstance(value, list) and value and all(isinstance(s, str) and re.fullmatch(_NAME, s) for s in value)
-    ):
-        raise TurntableError(f"{where} must be a list of names of letters, digits, '.', '_' and '-', not {value!r}.")
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def check_address(address: str, sha256: str) -> None:
@@ -168,13 +177,17 @@ def check_address(address: str, sha256: str) -> None:
     except ValueError:
         parts, host = urlsplit(""), ""
     if parts.scheme not in ("http", "https") or not host:
-        raise TurntableError(f"An address begins with https:// and names a host; this one doesn't: {shown(address)!r}.")
+        raise TurntableError(
+            f"An address begins with https:// and names a host; this one doesn't: {shown(address)!r}."
+        )
     if parts.username is not None or parts.password is not None:
-        raise TurntableError("An address with a user's name or password in it isn't taken: it would end up in files.")
+        raise TurntableError(
+            "An address with a user's name or password in it isn't taken: it would end up in files."
+        )
     if parts.scheme == "http" and not is_loopback(host) and not sha256:
         raise TurntableError(
-            f"Plain http can be changed on its way, so that it needs a sha256 in the catalogue: {shown(address)!r} has none. "
-            "Use https, or add the sha256 that the authors publish."
+            f"Plain http can be changed on its way, so that it needs a sha256 in the catalogue: {shown(address)!r} has "
+            "none. Use https, or add the sha256 that the authors publish."
         )
 
 

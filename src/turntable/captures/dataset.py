@@ -49,7 +49,12 @@ def told_dataset(source: Path) -> dict[str, Any]:
         return {}
     told = read_json(path)
     name = told.get("name") if isinstance(told, dict) else None
-    if not isinstance(name, str) or not name or name != name.strip("/") or any(not part for part in name.split("/")):
+    if (
+        not isinstance(name, str)
+        or not name
+        or name != name.strip("/")
+        or any(not part for part in name.split("/"))
+    ):
         raise TurntableError(
             f'{path} must hold a data set\'s name, such as {{"name": "nerf_synthetic/lego"}}, not {str(told)[:60]!r}.'
         )

@@ -28,7 +28,7 @@ from ..files import sha256_of, write_json
 from .catalogue import check_address, is_loopback, shown
 
 PIECE = 1 << 18
-"""Bytes that are read at once."""
+"""Most bytes that are read at once."""
 
 TIMEOUT_S = 30.0
 """A server that sends nothing for so long is taken to be gone."""
@@ -101,7 +101,9 @@ def _about(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _fetch_part(address: str, part: Path, sha256: str, size: int | None, report: Report, pause_s: float) -> None:
+def _fetch_part(
+    address: str, part: Path, sha256: str, size: int | None, report: Report, pause_s: float
+) -> None:
     fruitless, why = 0, ""
     furthest = _length(part)  # a server that lets it begin anew for ever brings nothing either
     while fruitless < FRUITLESS:
@@ -146,7 +148,9 @@ def _known(part: Path, address: str) -> Part | None:
 
 def _attempt(address: str, part: Path, sha256: str, size: int | None, report: Report) -> None:
     known, there = _known(part, address), _length(part)
-    if known is None or (not known.validator and not sha256):  # nobody could say whether it is still the same file
+    if known is None or (
+        not known.validator and not sha256
+    ):  # nobody could say whether it is still the same file
         _forget(part)
         known, there = None, 0
     if known is not None and known.total is not None and there >= known.total:
@@ -183,7 +187,7 @@ def _receive(response: Any, part: Path, there: int, total: int | None, report: R
     with part.open("ab" if there else "wb") as file:
         while True:
             try:
-                piece = response.read(PIECE)
+                piece = response.read1(PIECE)  # what has come, not waiting for more: it may break off
             except (OSError, http.client.HTTPException) as error:
                 raise _Broken(f"the connection broke ({error or type(error).__name__})") from None
             if not piece:
@@ -191,7 +195,7 @@ def _receive(response: Any, part: Path, there: int, total: int | None, report: R
             file.write(piece)
             there += len(piece)
             report(there, total or 0)
-            if total is None and there % (64 * PIECE) < PIECE:
+            if total is None and there % (64 * PIECE) < len(piece):
                 _check_room(part.parent, PIECE)
     if total is not None and there < total:
         raise _Broken(f"the connection ended at {there} of {total} bytes")
@@ -206,7 +210,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         check_address(newurl, self._sha256)
         if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
-            raise TurntableError(f"{shown(req.full_url)} leads from https to plain http, which isn't followed.")
+            raise TurntableError(
+                f"{shown(req.full_url)} leads from https to plain http, which isn't followed."
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -262,6 +268,6 @@ def _check_room(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if wanted + SPARE_BYTES > free:
         raise TurntableError(
-            f"{max(wanted, 0) / 1e9:.2f} GB are to come, and {folder} has {free / 1e9:.2f} GB free. Free some space, or choose "
-            "another --bench."
+            f"{max(wanted, 0) / 1e9:.2f} GB are to come, and {folder} has {free / 1e9:.2f} GB free. Free some space, or "
+            "choose another --bench."
         )

@@ -1,8 +1,8 @@
 """Fetching a data set that a catalogue names: once, whole, and always the same.
 
 An archive whose hash nobody published is believed the first time: its hash is recorded in the bench, in
-``catalogue.lock.toml``, and whatever comes later must have it. Everything may be interrupted at any moment, and the same call
-goes on; two processes that want the same wait for each other.
+``catalogue.lock.toml``, and whatever comes later must have it. Everything may be interrupted at any moment, and the same
+call goes on; two processes that want the same wait for each other.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def get(
     places.downloads.mkdir(parents=True, exist_ok=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(places.downloads / f".{_short(str(folder.resolve()))}.lock", say):
-        for left in folder.parent.glob(f".getting-{folder.name}-*"):  # of a process that was killed: we are alone
+        for left in folder.parent.glob(
+            f".getting-{folder.name}-*"
+        ):  # of a process that was killed: we are alone
             shutil.rmtree(left)
         if folder.exists():
             return _found(entry, folder)
@@ -132,7 +134,9 @@ def get(
             try:
                 _unpack(archive, wanted, sha256, folder, progress)
             except BadArchive:
-                if file is None and not wanted.sha256:  # nobody vouches for it, and it may come better the next time
+                if (
+                    file is None and not wanted.sha256
+                ):  # nobody vouches for it, and it may come better the next time
                     archive.unlink()
                 raise
             first = not wanted.sha256
@@ -146,9 +150,9 @@ def no_address(entry: Entry, catalogue: Path) -> TurntableError:
     key = entry.key if "/" not in entry.key else f'"{entry.key}"'
     where = f" Its authors describe it at {entry.described}." if entry.described else ""
     return TurntableError(
-        f"{entry.name} has no address in any catalogue, because none could be checked.{where} Find its {entry.archive} archive "
-        f'there, and write into {catalogue} the line {key}.address = "https://…" (and {key}.sha256 = "…" if they publish one); '
-        "or give an archive that you have with --file."
+        f"{entry.name} has no address in any catalogue, because none could be checked.{where} Find its {entry.archive} "
+        f'archive there, and write into {catalogue} the line {key}.address = "https://…" (and {key}.sha256 = "…" if they publish '
+        "one); or give an archive that you have with --file."
     )
 
 
@@ -171,7 +175,9 @@ def _found(entry: Entry, folder: Path) -> Got:
 def _checked(file: Path, entry: Entry) -> str:
     found = sha256_of(file)
     if entry.sha256 and found != entry.sha256:
-        raise TurntableError(f"{file} has the sha256 {found}, not {entry.sha256}: it is another file than was meant.")
+        raise TurntableError(
+            f"{file} has the sha256 {found}, not {entry.sha256}: it is another file than was meant."
+        )
     return found
 
 
@@ -181,7 +187,12 @@ def _unpack(archive: Path, entry: Entry, sha256: str, folder: Path, progress: Pr
     try:
         most = entry.unpacked or archive.stat().st_size * UNFOLDS + A_BIT_BYTES
         unpack(
-            archive, entry.archive, entry.inside, aside, most, lambda done, total: progress("unpacking", done, total)
+            archive,
+            entry.archive,
+            entry.inside,
+            aside,
+            most,
+            lambda done, total: progress("unpacking", done, total),
         )
         marker = aside / MARKER
         marker.unlink(missing_ok=True)  # who made the archive has no say in it
@@ -222,7 +233,9 @@ def recorded_hash(record: Path, key: str) -> str:
         return ""
     sha256 = read_toml(record).get(key, {}).get("sha256", "")
     if sha256 and not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256)):
-        raise TurntableError(f"{record}: {key}.sha256 must be 64 hexadecimal digits, not {sha256!r}. Mend or remove it.")
+        raise TurntableError(
+            f"{record}: {key}.sha256 must be 64 hexadecimal digits, not {sha256!r}. Mend or remove it."
+        )
     return sha256
 
 
@@ -238,6 +251,11 @@ def record_hash(record: Path, key: str, sha256: str, size: int, address: str = "
             raise TurntableError(f"{record} has the sha256 {there} for {key}, and what came has {sha256}.")
         if not there:
             before = record.read_text(encoding="utf-8") if record.is_file() else LOCK_HEAD
-            table = {"sha256": sha256, "bytes": size, "address": shown(address), "first": time.strftime("%Y-%m-%d")}
+            table = {
+                "sha256": sha256,
+                "bytes": size,
+                "address": shown(address),
+                "first": time.strftime("%Y-%m-%d"),
+            }
             lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in table.items()]
             write_text(record, f"{before}\n[{json.dumps(key)}]\n" + "\n".join(lines) + "\n")

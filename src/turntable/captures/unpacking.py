@@ -29,7 +29,15 @@ PIECE = 1 << 20
 LARGEST_READ = 1 << 26
 """Nothing but a hostile header makes tarfile ask for more at once."""
 
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, gzip.BadGzipFile)
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    gzip.BadGzipFile,
+)
 
 
 class BadArchive(TurntableError):
@@ -95,8 +103,8 @@ def unpack(archive: Path, kind: str, inside: str, into: Path, most_bytes: int, r
     if budget.files == 0:
         there = ", ".join(sorted(seen)[:10]) or "nothing"
         raise TurntableError(
-            f"{archive.name} has no files in {inside or 'it'}; it holds {there}. Say by `inside` in the catalogue where they "
-            "are."
+            f"{archive.name} has no files in {inside or 'it'}; it holds {there}. Say by `inside` in the catalogue where "
+            "they are."
         )
     return Unpacked(budget.files, budget.bytes)
 
@@ -188,7 +196,13 @@ def _way(name: str, inside: str, seen: set[str]) -> tuple[str, ...] | None:
     if parts[: len(wanted)] != wanted or _is_litter(parts):
         return None
     way = parts[len(wanted) :]
-    if name.startswith("/") or "\\" in name or "\0" in name or ".." in parts or any(":" in part for part in way):
+    if (
+        name.startswith("/")
+        or "\\" in name
+        or "\0" in name
+        or ".." in parts
+        or any(":" in part for part in way)
+    ):
         raise BadArchive(f"{name!r} would not stay in its folder")
     return way or None
 
@@ -223,4 +237,6 @@ def _check_room(folder: Path, wanted: int, budget: _Budget) -> None:
         budget.take(wanted)
     free = shutil.disk_usage(folder).free
     if wanted > free:
-        raise TurntableError(f"it needs {wanted / 1e9:.2f} GB, and {folder.parent} has {free / 1e9:.2f} GB free")
+        raise TurntableError(
+            f"it needs {wanted / 1e9:.2f} GB, and {folder.parent} has {free / 1e9:.2f} GB free"
+        )

@@ -16,9 +16,7 @@ from . import _options as o
 def get(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME", help="What to get, such as nerf_synthetic/lego.", show_default=False
-        ),
+        typer.Argument(metavar="NAME", help="What to get, such as nerf_synthetic/lego.", show_default=False),
     ],
     catalogue: Annotated[
         Path | None,

@@ -168,11 +168,15 @@ def read_facts(path: Path) -> tuple[Dataset, tuple[Fact, ...]]:
     shared = parse_protocol(path, table.get("protocol", {}))
     entries = table.get("published")
     if not isinstance(entries, list) or not entries:
-        raise TurntableError(f"{path}: [[published]] must be a list of tables with at least one, not {entries!r}.")
+        raise TurntableError(
+            f"{path}: [[published]] must be a list of tables with at least one, not {entries!r}."
+        )
     found = parse_facts(path, entries, None, shared)
     for fact in found:
         if fact.dataset != name:
-            raise TurntableError(f"{path}: every fact must be on its dataset {name!r}, not on {fact.dataset!r}.")
+            raise TurntableError(
+                f"{path}: every fact must be on its dataset {name!r}, not on {fact.dataset!r}."
+            )
         if fact.scene not in (*scenes, MEAN):
             raise unknown_name(f"scene in {path}:", fact.scene, (*scenes, MEAN))
     return Dataset(name, title, scenes), tuple(
@@ -202,10 +206,26 @@ def parse_facts(
     """
     if not isinstance(entries, list):
         raise TurntableError(f"{path}: [[published]] must be a list of tables, not {entries!r}.")
-    return tuple(fact for number, entry in enumerate(entries, 1) for fact in _entry(path, number, entry, method, shared))
+    return tuple(
+        fact
+        for number, entry in enumerate(entries, 1)
+        for fact in _entry(path, number, entry, method, shared)
+    )
 
 
-_KEYS = ("dataset", "capture", "method", "protocol", "source", "by", "checked", "budget", "settings", "note", "cost")
+_KEYS = (
+    "dataset",
+    "capture",
+    "method",
+    "protocol",
+    "source",
+    "by",
+    "checked",
+    "budget",
+    "settings",
+    "note",
+    "cost",
+)
 
 
 def _entry(path: Path, number: int, entry: Any, method: str | None, shared: Protocol | None) -> list[Fact]:
@@ -276,13 +296,17 @@ def _cost(path: Path, where: str, value: Any) -> Cost:
     table = _of_type(path, where, "cost", value, dict, "a table")
     for key in table:
         if key not in ("training_s", "frames_per_s", "hardware"):
-            raise unknown_name(f"key of cost of {where} in {path}:", key, ("training_s", "frames_per_s", "hardware"))
+            raise unknown_name(
+                f"key of cost of {where} in {path}:", key, ("training_s", "frames_per_s", "hardware")
+            )
     numbers = {
         key: _number(path, where, f"cost.{key}", table[key])
         for key in ("training_s", "frames_per_s")
         if key in table
     }
-    return Cost(hardware=_of_type(path, where, "cost.hardware", table.get("hardware", ""), str, "a text"), **numbers)
+    return Cost(
+        hardware=_of_type(path, where, "cost.hardware", table.get("hardware", ""), str, "a text"), **numbers
+    )
 
 
 def parse_protocol(
@@ -334,7 +358,9 @@ def _size(path: Path, where: str, key: str, value: Any) -> dict[str, Any]:
 
 def _factors(path: Path, where: str, key: str, value: Any) -> dict[str, Any]:
     table = _of_type(path, where, key, value, dict, "a table of numbers by scene")
-    return {key: {str(scene): _number(path, where, f"{key}.{scene}", number) for scene, number in table.items()}}
+    return {
+        key: {str(scene): _number(path, where, f"{key}.{scene}", number) for scene, number in table.items()}
+    }
 
 
 def _scenes(path: Path, where: str, key: str, value: Any) -> dict[str, Any]:

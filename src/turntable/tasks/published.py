@@ -46,7 +46,6 @@ class Ours:
     settings: Mapping[str, Any] = field(default_factory=dict)
     reproduces: tuple[Reproduced, ...] = ()
 
-
     @classmethod
     def of_run(cls, run: Mapping[str, Any], reproduces: tuple[Reproduced, ...] = ()) -> Ours:
         """What a run scored, from its part of the document that ``turntable scores --json`` prints."""
@@ -180,7 +179,9 @@ def tables(facts: Sequence[Fact]) -> list[FactTable]:
             if note not in notes:
                 notes.append(note)
             row = (f"{fact.method} [{notes.index(note) + 1}]", fact.budget, *_cost_cells(fact))
-            rows.setdefault(row, {})[fact.scene] = f"{fact.value:.3f}" if metric in ("ssim", "lpips") else f"{fact.value:.2f}"
+            rows.setdefault(row, {})[fact.scene] = (
+                f"{fact.value:.3f}" if metric in ("ssim", "lpips") else f"{fact.value:.2f}"
+            )
         costs = [] if all(row[2:] == ("", "") for row in rows) else ["training", "frames/s"]
         columns = [f"{metric} of", "trained for", *scenes, *costs]
         body = [
@@ -193,11 +194,18 @@ def tables(facts: Sequence[Fact]) -> list[FactTable]:
 
 
 def _note_of(fact: Fact) -> str:
-    parts = [f"{key} {_said(value)}" for key, value in fact.protocol.to_json().items() if key not in ("text", "factors", "scene_count")]
+    parts = [
+        f"{key} {_said(value)}"
+        for key, value in fact.protocol.to_json().items()
+        if key not in ("text", "factors", "scene_count")
+    ]
     if fact.protocol.scene_count and not fact.protocol.scenes:
         parts.append(f"scenes {fact.protocol.scene_count}")
     if fact.protocol.factors:
-        parts.append("times smaller " + ", ".join(f"{scene} {factor:g}" for scene, factor in fact.protocol.factors.items()))
+        parts.append(
+            "times smaller "
+            + ", ".join(f"{scene} {factor:g}" for scene, factor in fact.protocol.factors.items())
+        )
     parts += [fact.protocol.text] if fact.protocol.text else []
     words = [
         fact.source + ("" if fact.checked else " (not checked)"),
@@ -261,7 +269,9 @@ def beside_mean(of: Mapping[str, tuple[Capture, Ours]], dataset: str, published:
             apart = list(_scenes_apart(fact, of, published.datasets[dataset]))
             mean = None if apart else sum(ours.values[metric] for _, ours in of.values()) / len(of)
             for scene, (capture, ours) in sorted(of.items()):
-                apart += [text for text in _differences(fact, capture, metric, ours, scene) if text not in apart]
+                apart += [
+                    text for text in _differences(fact, capture, metric, ours, scene) if text not in apart
+                ]
             found.append(_row(fact, metric, first, mean, (*apart, *_training(fact, first))))
     return sorted(found, key=lambda row: not row.same_method)
 
@@ -290,7 +300,9 @@ def is_same_method(fact: Fact, ours: Ours) -> bool:
     """Whether our run's method, with the settings that it had, implements the one that a fact is on."""
     if fact.method == ours.method:
         return _has(ours.settings, fact.settings)
-    return any(entry.method == fact.method and _has(ours.settings, entry.settings) for entry in ours.reproduces)
+    return any(
+        entry.method == fact.method and _has(ours.settings, entry.settings) for entry in ours.reproduces
+    )
 
 
 def _has(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -299,7 +311,9 @@ def _has(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 def _metrics_of(fact: Fact, ours: Iterable[str]) -> list[str]:
     """Our metrics that may stand beside a fact's: LPIPS is called after its net and range."""
-    return [name for name in ours if name == fact.metric or (fact.metric == "lpips" and name.startswith("lpips-"))]
+    return [
+        name for name in ours if name == fact.metric or (fact.metric == "lpips" and name.startswith("lpips-"))
+    ]
 
 
 def _check_alike(of: Mapping[str, tuple[Capture, Ours]], dataset: str) -> None:
@@ -328,7 +342,8 @@ def _scenes_apart(fact: Fact, of: Mapping[str, Any], dataset: Dataset) -> Iterab
     if not theirs and fact.protocol.scene_count is None:
         yield "over which scenes the mean is, isn't said"
     elif not theirs:
-        yield f"a mean of {fact.protocol.scene_count} of {all_of_them} scenes, which of them isn't said; ours is of {len(of)}"
+        count = fact.protocol.scene_count
+        yield f"a mean of {count} of {all_of_them} scenes, which of them isn't said; ours is of {len(of)}"
     elif set(theirs) != set(of):
         missing = [scene for scene in theirs if scene not in of]
         more = [scene for scene in of if scene not in theirs]
@@ -392,7 +407,7 @@ def _background(protocol: Protocol, capture: Capture) -> Iterable[str]:
     theirs = protocol.background
     names = {colour: name for name, colour in _COLOURS.items()}
     colour = "#" + "".join(f"{round(channel * 255):02x}" for channel in capture.background)
-    mine = names.get(tuple(capture.background), colour) if capture.has_alpha else None
+    mine = names.get(capture.background, colour) if capture.has_alpha else None
     if theirs is None:
         if mine is not None:
             yield f"which background isn't said, ours is {mine}"
