@@ -150,9 +150,9 @@ def no_address(entry: Entry, catalogue: Path) -> TurntableError:
     key = entry.key if "/" not in entry.key else f'"{entry.key}"'
     where = f" Its authors describe it at {entry.described}." if entry.described else ""
     return TurntableError(
-        f"{entry.name} has no address in any catalogue, because none could be checked.{where} Find its {entry.archive} "
-        f'archive there, and write into {catalogue} the line {key}.address = "https://…" (and {key}.sha256 = "…" if they publish '
-        "one); or give an archive that you have with --file."
+        f"{entry.name} has no address in any catalogue, because none could be checked.{where} Find its "
+        f'archive there, and write into {catalogue} the line {key}.address = "https://…" (and {key}.sha256 = "…" if '
+        "they publish one); or give an archive that you have with --file."
     )
 
 

@@ -25,8 +25,8 @@ def published(
 ) -> None:
     """Print the published numbers that are known: Turntable's, the bench's own (published/*.toml), and those of methods."""
     from ..bench import Bench
-    from ..tasks.published import find, tables
-    from ._tables import print_table
+    from ..tasks.published import find
+    from ._tables import print_facts
 
     known = Bench.find(bench).published()
     found = find(known, what)
@@ -36,8 +36,4 @@ def published(
     for dataset in dict.fromkeys(fact.dataset for fact in found):
         title = known.datasets[dataset].title
         typer.echo(dataset if title == dataset else f"{title} ({dataset})")
-        for table in tables([fact for fact in found if fact.dataset == dataset]):
-            print_table(table.columns, table.rows, right=table.right)
-            for note in table.notes:
-                typer.echo(f"  {note}")
-        typer.echo("")
+        print_facts([fact for fact in found if fact.dataset == dataset])

@@ -194,33 +194,48 @@ def tables(facts: Sequence[Fact]) -> list[FactTable]:
 
 
 def _note_of(fact: Fact) -> str:
-    parts = [
-        f"{key} {_said(value)}"
-        for key, value in fact.protocol.to_json().items()
-        if key not in ("text", "factors", "scene_count")
-    ]
-    if fact.protocol.scene_count and not fact.protocol.scenes:
-        parts.append(f"scenes {fact.protocol.scene_count}")
-    if fact.protocol.factors:
-        parts.append(
-            "times smaller "
-            + ", ".join(f"{scene} {factor:g}" for scene, factor in fact.protocol.factors.items())
-        )
-    parts += [fact.protocol.text] if fact.protocol.text else []
     words = [
         fact.source + ("" if fact.checked else " (not checked)"),
         f"measured by {fact.by}" if fact.by else "",
         fact.note,
-        "protocol: " + (", ".join(parts) or "not said"),
+        "protocol: " + (in_words(fact.protocol) or "not said"),
         f"hardware: {fact.cost.hardware}" if fact.cost.hardware else "",
+        "settings: " + ", ".join(f"{name}={value}" for name, value in fact.settings.items())
+        if fact.settings
+        else "",
     ]
     return "; ".join(word for word in words if word)
 
 
-def _said(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+def in_words(protocol: Protocol) -> str:
+    """What is known of a protocol, in words for a person; "" where nothing is."""
+    resized = {True: "resized by the authors", False: "the data set's own smaller pictures"}
+    splits = {"own": "the data set's own split", "every 8th": "every 8th view held out"}
+    edges = {"valid": "valid region", "zero-padded": "zero-padded", "reflected": "reflected"}
+    parts = [
+        f"task {protocol.task}" if protocol.task else "",
+        f"{protocol.views} held-out views" if protocol.views else "",
+        splits.get(protocol.split or "", ""),
+        f"{protocol.background} background" if protocol.background not in (None, "none") else "",
+        "{}×{} pixels".format(*protocol.size) if protocol.size else "",
+        _factors_in_words(protocol),
+        "" if protocol.resized_by_authors is None else resized[protocol.resized_by_authors],
+        f"{protocol.pictures} pictures" if protocol.pictures else "",
+        f"SSIM {edges[protocol.ssim]}" if protocol.ssim else "",
+        f"LPIPS {protocol.lpips}" if protocol.lpips else "",
+        f"means over {protocol.scene_count} scenes" if protocol.scene_count else "",
+        f"in {protocol.unit}" if protocol.unit else "",
+        f"on a {protocol.hardware}" if protocol.hardware else "",
+        protocol.text,
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _factors_in_words(protocol: Protocol) -> str:
+    by_factor: dict[float, list[str]] = {}
+    for scene, factor in protocol.factors.items():
+        by_factor.setdefault(factor, []).append(scene)
+    return ", ".join(f"{factor:g} times smaller ({' '.join(scenes)})" for factor, scenes in by_factor.items())
 
 
 def _cost_cells(fact: Fact) -> tuple[str, str]:
