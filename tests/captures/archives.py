@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import io
 import json
+import ssl
 import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -53,8 +55,8 @@ class Behaviour:
 
 
 @contextlib.contextmanager
-def serving(behaviour: Behaviour) -> Iterator[str]:
-    """The address of the server's file."""
+def serving(behaviour: Behaviour, certificate: Path | None = None) -> Iterator[str]:
+    """The address of the server's file; https where there is a certificate, with its key."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -119,10 +121,14 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/file.zip"
+        yield f"{'http' if certificate is None else 'https'}://127.0.0.1:{server.server_port}/file.zip"
     finally:
         server.shutdown()
         server.server_close()

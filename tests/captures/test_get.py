@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -461,7 +462,14 @@ def test_a_data_set_is_got_captured_and_set_beside_what_is_published(tmp_path: P
     assert len(capture.training) == 6 and capture.has_alpha
     assert (capture.held_out[0].image()[:10] == 255).all()  # alpha is composited onto white
     ours = Ours("splat", {"psnr": 20.0}, {"psnr": psnr.DEFINITION}, "30000steps")
+    (bench.folder / "published").mkdir()
+    (bench.folder / "published" / "mine.toml").write_text(
+        'dataset = "nerf_synthetic"\ntitle = "ours, tiny"\nscenes = ["lego"]\n'
+        "[protocol]\ntask = 'views'\nviews = 3\nsplit = 'own'\nbackground = 'white'\nsize = [64, 64]\npictures = '8-bit'\n"
+        '[[published]]\ndataset = "nerf_synthetic"\nmethod = "tiny"\nsource = "here"\npsnr = { lego = 21.0 }\n'
+    )
     rows = {row.method: row for row in beside(capture, ours, bench.published())}
+    assert rows["tiny"].agrees and (rows["tiny"].value, rows["tiny"].ours) == (21.0, 20.0)
     assert rows["3DGS"].differences == ("200 held-out views, ours are 3", "800×800 pixels, ours 64×64")
 
 
@@ -697,3 +705,57 @@ def test_what_a_killed_process_half_unpacked_is_swept(tmp_path: Path) -> None:
     left.mkdir(parents=True)
     got = get_dataset(Bench(tmp_path / "bench"), "nerf_synthetic/lego", Watcher(), file=tmp_path / "mine.zip")
     assert [path.name for path in got.folder.parent.iterdir()] == ["lego"]
+
+
+# Encrypted.
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate of this machine's, that nobody has signed but itself, with its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the program openssl, to make a certificate")
+    path = tmp_path / "certificate.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    command += [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        str(path),
+        "-out",
+        str(tmp_path / "only.pem"),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_text(path.read_text() + (tmp_path / "only.pem").read_text())
+    return path
+
+
+def test_https_is_checked(tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(Behaviour(DATA), certificate) as address:
+        assert address.startswith("https://")
+        with pytest.raises(TurntableError, match="certificate verify failed"):
+            fetched(address, tmp_path / "f")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        fetched(address, tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == DATA
+
+
+def test_https_never_leads_to_http(
+    tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serving(Behaviour(DATA)) as plain, serving(behaviour := Behaviour(DATA), certificate) as address:
+        behaviour.to = plain
+        with pytest.raises(TurntableError, match="leads from https to plain http"):
+            fetched(address.replace("/file.zip", "/to"), tmp_path / "f")
