@@ -16,7 +16,7 @@ from typing import Any
 from ..captures.capture import Capture
 from ..captures.dataset import dataset_of
 from ..errors import TurntableError, unknown_name
-from ..methods.facts import MEAN, Dataset, Fact, Protocol, Reproduced, read_facts
+from ..methods.facts import MEAN, Cost, Dataset, Fact, Protocol, Reproduced, read_facts
 from .metrics import psnr, ssim
 
 SHIPPED = Path(__file__).parents[1] / "captures" / "published"
@@ -78,6 +78,7 @@ class Beside:
         checked: whether the published number was read in its source.
         note: what else should be known of it.
         protocol: how it was measured.
+        budget, cost: what the published method was trained for, and what that took, where it is said.
     """
 
     value: float
@@ -94,6 +95,8 @@ class Beside:
     checked: bool
     note: str
     protocol: Protocol
+    budget: str = ""
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -308,6 +311,8 @@ def _row(fact: Fact, metric: str, ours: Ours, value: float | None, apart: Sequen
         checked=fact.checked,
         note=fact.note,
         protocol=fact.protocol,
+        budget=fact.budget,
+        cost=fact.cost,
     )
 
 
