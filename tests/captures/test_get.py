@@ -759,3 +759,18 @@ def test_https_never_leads_to_http(
         behaviour.to = plain
         with pytest.raises(TurntableError, match="leads from https to plain http"):
             fetched(address.replace("/file.zip", "/to"), tmp_path / "f")
+
+
+def test_no_room_to_unpack_leaves_the_archive_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(behaviour := Behaviour(LEGO)) as address:
+        bench = bench_with(tmp_path, f'nerf_synthetic.address = "{address}"\n')
+        with monkeypatch.context() as patch, pytest.raises(TurntableError, match=r"has 0.00 GB free"):
+            patch.setattr(
+                unpacking, "shutil", SimpleNamespace(disk_usage=lambda place: SimpleNamespace(free=10))
+            )
+            get_dataset(bench, "nerf_synthetic/lego", Watcher())
+        assert list((bench.folder / "datasets" / "nerf_synthetic").iterdir()) == []
+        get_dataset(bench, "nerf_synthetic/lego", Watcher())
+    assert behaviour.requests == [None]

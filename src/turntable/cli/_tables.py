@@ -78,7 +78,7 @@ def print_facts(facts: Sequence[Fact]) -> None:
     """Print published numbers, with their protocols and sources below."""
     import typer
 
-    from ..tasks.published import tables
+    from ..tasks.published_tables import tables
 
     for table in tables(facts):
         print_table(table.columns, table.rows, right=table.right)

@@ -7,23 +7,19 @@ where it was said (:mod:`turntable.captures.dataset`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from ..captures.capture import Capture
 from ..captures.dataset import dataset_of
 from ..errors import TurntableError, unknown_name
 from ..methods.facts import MEAN, Cost, Dataset, Fact, Protocol, Reproduced, read_facts
-from .metrics import psnr, ssim
+from .protocols import differences
 
 SHIPPED = Path(__file__).parents[1] / "captures" / "published"
 """The facts that come with Turntable."""
-
-SIZE_TOLERANCE_PX = 1.0
-"""Halving an odd side is rounded up by some and down by others."""
 
 
 @dataclass(frozen=True)
@@ -154,98 +150,6 @@ def find(published: Published, what: str | None) -> tuple[Fact, ...]:
     return found
 
 
-@dataclass(frozen=True)
-class FactTable:
-    """Facts as a table to print.
-
-    Args:
-        columns, rows: their text; ``right`` are the columns of numbers.
-        notes: what the numbers in the first column's square brackets stand for: protocol, source, remarks.
-    """
-
-    columns: list[str]
-    rows: list[list[str]]
-    right: list[str]
-    notes: list[str]
-
-
-def tables(facts: Sequence[Fact]) -> list[FactTable]:
-    """One table for each metric: a row for each published run of a method, a column for each scene."""
-    made = []
-    for metric in dict.fromkeys(fact.metric for fact in facts):
-        of_metric = [fact for fact in facts if fact.metric == metric]
-        scenes = list(dict.fromkeys(fact.scene for fact in of_metric))
-        notes: list[str] = []
-        rows: dict[tuple[str, ...], dict[str, str]] = {}
-        for fact in of_metric:
-            note = _note_of(fact)
-            if note not in notes:
-                notes.append(note)
-            row = (f"{fact.method} [{notes.index(note) + 1}]", fact.budget, *_cost_cells(fact))
-            rows.setdefault(row, {})[fact.scene] = (
-                f"{fact.value:.3f}" if metric in ("ssim", "lpips") else f"{fact.value:.2f}"
-            )
-        costs = [] if all(row[2:] == ("", "") for row in rows) else ["training", "frames/s"]
-        columns = [f"{metric} of", "trained for", *scenes, *costs]
-        body = [
-            [row[0], row[1], *(cells.get(scene, "–") for scene in scenes), *(row[2:] if costs else ())]
-            for row, cells in rows.items()
-        ]
-        numbered = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
-        made.append(FactTable(columns, body, columns[2:], numbered))
-    return made
-
-
-def _note_of(fact: Fact) -> str:
-    words = [
-        fact.source + ("" if fact.checked else " (not checked)"),
-        f"measured by {fact.by}" if fact.by else "",
-        fact.note,
-        "protocol: " + (in_words(fact.protocol) or "not said"),
-        f"hardware: {fact.cost.hardware}" if fact.cost.hardware else "",
-        "settings: " + ", ".join(f"{name}={value}" for name, value in fact.settings.items())
-        if fact.settings
-        else "",
-    ]
-    return "; ".join(word for word in words if word)
-
-
-def in_words(protocol: Protocol) -> str:
-    """What is known of a protocol, in words for a person; "" where nothing is."""
-    resized = {True: "resized by the authors", False: "the data set's own smaller pictures"}
-    splits = {"own": "the data set's own split", "every 8th": "every 8th view held out"}
-    edges = {"valid": "valid region", "zero-padded": "zero-padded", "reflected": "reflected"}
-    parts = [
-        f"task {protocol.task}" if protocol.task else "",
-        f"{protocol.views} held-out views" if protocol.views else "",
-        splits.get(protocol.split or "", ""),
-        f"{protocol.background} background" if protocol.background not in (None, "none") else "",
-        "{}×{} pixels".format(*protocol.size) if protocol.size else "",
-        _factors_in_words(protocol),
-        "" if protocol.resized_by_authors is None else resized[protocol.resized_by_authors],
-        f"{protocol.pictures} pictures" if protocol.pictures else "",
-        f"SSIM {edges[protocol.ssim]}" if protocol.ssim else "",
-        f"LPIPS {protocol.lpips}" if protocol.lpips else "",
-        f"means over {protocol.scene_count} scenes" if protocol.scene_count else "",
-        f"in {protocol.unit}" if protocol.unit else "",
-        f"on a {protocol.hardware}" if protocol.hardware else "",
-        protocol.text,
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def _factors_in_words(protocol: Protocol) -> str:
-    by_factor: dict[float, list[str]] = {}
-    for scene, factor in protocol.factors.items():
-        by_factor.setdefault(factor, []).append(scene)
-    return ", ".join(f"{factor:g} times smaller ({' '.join(scenes)})" for factor, scenes in by_factor.items())
-
-
-def _cost_cells(fact: Fact) -> tuple[str, str]:
-    seconds, rate = fact.cost.training_s, fact.cost.frames_per_s
-    return "" if seconds is None else f"{seconds:g} s", "" if rate is None else f"{rate:g}"
-
-
 def beside(capture: Capture, ours: Ours, published: Published) -> list[Beside]:
     """The published numbers on a capture's scene, each beside ours of the same metric.
 
@@ -257,7 +161,10 @@ def beside(capture: Capture, ours: Ours, published: Published) -> list[Beside]:
     found = []
     for fact in published.on(name.name, name.scene):
         for metric in _metrics_of(fact, ours.values):
-            apart = (*_differences(fact, capture, metric, ours), *_training(fact, ours))
+            apart = (
+                *differences(fact.protocol, capture, fact.scene, metric, ours.definitions.get(metric, "")),
+                *_training(fact, ours),
+            )
             found.append(_row(fact, metric, ours, ours.values[metric], apart))
     return sorted(found, key=lambda row: not row.same_method)
 
@@ -288,7 +195,11 @@ def beside_mean(of: Mapping[str, tuple[Capture, Ours]], dataset: str, published:
             mean = None if apart else sum(ours.values[metric] for _, ours in of.values()) / len(of)
             for scene, (capture, ours) in sorted(of.items()):
                 apart += [
-                    text for text in _differences(fact, capture, metric, ours, scene) if text not in apart
+                    text
+                    for text in differences(
+                        fact.protocol, capture, scene, metric, ours.definitions.get(metric, "")
+                    )
+                    if text not in apart
                 ]
             found.append(_row(fact, metric, first, mean, (*apart, *_training(fact, first))))
     return sorted(found, key=lambda row: not row.same_method)
@@ -380,126 +291,3 @@ def _training(fact: Fact, ours: Ours) -> Iterable[str]:
         yield "how long it was trained isn't said"
     elif fact.budget.replace(" ", "") != ours.budget.replace(" ", ""):
         yield f"trained for {fact.budget}, ours for {ours.budget or 'an unknown budget'}"
-
-
-def _differences(
-    fact: Fact, capture: Capture, metric: str, ours: Ours, scene: str | None = None
-) -> Iterable[str]:
-    """What sets the protocol of a fact apart from that of our scores on a capture, in words."""
-    protocol = fact.protocol
-    if protocol.task is None:
-        yield "what was asked for (which task) isn't said"
-    elif protocol.task != "views":
-        yield f"task {protocol.task}, ours is views"
-    yield from _split(protocol, capture)
-    yield from _background(protocol, capture)
-    yield from _size(protocol, capture, scene or fact.scene)
-    yield from _comparison(protocol, metric, ours)
-    if any(view.mask_path is not None for view in capture.held_out):
-        yield "ours is scored under masks"
-
-
-def _split(protocol: Protocol, capture: Capture) -> Iterable[str]:
-    count = len(capture.held_out)
-    if protocol.views is not None and protocol.views != count:
-        yield f"{protocol.views} held-out views, ours are {count}"
-    names = sorted(view.name for view in capture.views)
-    held_out = {view.name for view in capture.held_out}
-    if protocol.split is None:
-        yield "how views were held out isn't said"
-    elif protocol.split == "own" and not _has_test_views(capture):
-        yield "the data set's own test views, ours are others"
-    elif protocol.split == "every 8th" and held_out != set(names[::8]):
-        yield "every 8th view held out, ours are others"
-    if capture.left_out:
-        yield f"all photos of the data set, ours left out {len(capture.left_out)}"
-
-
-def _has_test_views(capture: Capture) -> bool:
-    """Whether what is held out is what lies in the data set's folder ``test``, and nothing else does."""
-    return all(view.held_out == (PurePath(view.name).parts[0] == "test") for view in capture.views)
-
-
-_COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
-
-
-def _background(protocol: Protocol, capture: Capture) -> Iterable[str]:
-    theirs = protocol.background
-    names = {colour: name for name, colour in _COLOURS.items()}
-    colour = "#" + "".join(f"{round(channel * 255):02x}" for channel in capture.background)
-    mine = names.get(capture.background, colour) if capture.has_alpha else None
-    if theirs is None:
-        if mine is not None:
-            yield f"which background isn't said, ours is {mine}"
-    elif theirs == "none":
-        if mine is not None:
-            yield f"photos without alpha, ours had some and are on {mine}"
-    elif mine is None:
-        yield f"{theirs} background, our photos had no alpha to put on it"
-    elif mine != theirs:
-        yield f"{theirs} background, ours is {mine}"
-
-
-def _size(protocol: Protocol, capture: Capture, scene: str) -> Iterable[str]:
-    sizes = sorted({(view.camera.width, view.camera.height) for view in capture.held_out})
-    mine = ", ".join(f"{width}×{height}" for width, height in sizes[:3])
-    if protocol.size is not None:
-        if sizes != [protocol.size]:
-            yield f"{protocol.size[0]}×{protocol.size[1]} pixels, ours {mine}"
-        elif any(_resized(view) for view in capture.held_out):
-            yield "ours are resized by Turntable"
-        return
-    factor = protocol.factors.get(scene)
-    if factor is None:
-        yield f"at which size isn't said, ours is {mine}"
-        return
-    if not all(_is_smaller_by(view, factor) for view in capture.held_out):
-        yield f"{factor:g} times smaller than the photos, ours is not ({mine})"
-    if protocol.resized_by_authors is None:
-        yield "who made the smaller pictures isn't said"
-    elif protocol.resized_by_authors:
-        yield "resized by the authors"
-    elif any(_resized(view) or _own_factor(view) == 1 != factor for view in capture.held_out):
-        yield "the data set's own smaller pictures, ours are resized by Turntable"
-
-
-def _resized(view: Any) -> bool:
-    origin = view.origin
-    return (origin["width"], origin["height"]) != (view.camera.width, view.camera.height)
-
-
-def _own_factor(view: Any) -> int:
-    """How many times smaller a photo is by the folder that the data set keeps it in: 4 in ``images_4``."""
-    match = re.fullmatch(r"images_(\d+)", PurePath(view.origin["path"]).parent.name)
-    return int(match[1]) if match else 1
-
-
-def _is_smaller_by(view: Any, factor: float) -> bool:
-    still = factor / _own_factor(view)
-    sides = ((view.origin["width"], view.camera.width), (view.origin["height"], view.camera.height))
-    return all(abs(photo / still - mine) <= SIZE_TOLERANCE_PX for photo, mine in sides)
-
-
-def _comparison(protocol: Protocol, metric: str, ours: Ours) -> Iterable[str]:
-    """What sets apart how pictures were compared: 8-bit or not, and what the metric is exactly."""
-    if protocol.pictures is None:
-        yield "whether 8-bit pictures were compared isn't said; ours are"
-    elif protocol.pictures != "8-bit":
-        yield "compared as floats, ours as 8-bit pictures"
-    definition = ours.definitions.get(metric, "")
-    present = {"psnr": psnr.DEFINITION, "ssim": ssim.DEFINITION}
-    if metric in present and definition != present[metric]:
-        yield f"our {metric} is of another definition than this Turntable's"
-    if metric == "ssim":
-        if protocol.ssim is None:
-            yield "what SSIM does at the edges isn't said; ours takes the valid region"
-        elif protocol.ssim != "valid":
-            yield f"SSIM {protocol.ssim}; ours: valid region"
-    if metric.startswith("lpips-"):
-        mine = metric.removeprefix("lpips-").replace("-0.1", "", 1)
-        if protocol.lpips is None:
-            yield f"LPIPS's net and input range aren't said; ours: {mine}"
-        elif protocol.lpips != mine:
-            yield f"LPIPS {protocol.lpips}; ours: {mine}"
-    if metric == "flip":
-        yield "how ꟻLIP was computed isn't said"
