@@ -33,6 +33,7 @@ class Behaviour:
         claims: the length that it claims, if not the true one.
         status: what it answers with, in order, before it does as it should.
         pause_s: after each piece of 16 kB.
+        shift: how far from where it was asked to go on it does.
         kind: the type of what it gives.
         requests: the Range headers of the requests that came, None where there was none.
     """
@@ -45,6 +46,7 @@ class Behaviour:
     claims: int | None = None
     status: list[int] = field(default_factory=list)
     pause_s: float = 0.0
+    shift: int = 0
     kind: str = "application/zip"
     to: str = "/file.zip"
     requests: list[str | None] = field(default_factory=list)
@@ -107,7 +109,7 @@ def serving(behaviour: Behaviour, certificate: Path | None = None) -> Iterator[s
                 return None
             if held is not None and held not in (behaviour.etag, behaviour.modified):
                 return None
-            return int(wanted.removeprefix("bytes=").rstrip("-"))
+            return int(wanted.removeprefix("bytes=").rstrip("-")) + behaviour.shift
 
         def give(self, body: bytes) -> None:
             if behaviour.break_after is not None:

@@ -115,6 +115,13 @@ def test_a_server_that_ignores_if_range_is_found_out_by_its_etag(tmp_path: Path)
     assert behaviour.requests == ["bytes=18-", None] and (tmp_path / "f").read_bytes() == DATA
 
 
+def test_a_server_that_goes_on_elsewhere_is_found_out(tmp_path: Path) -> None:
+    with serving(behaviour := Behaviour(DATA, shift=5)) as address:
+        leave_part(tmp_path, address, DATA[:1000])
+        fetched(address, tmp_path / "f")
+    assert behaviour.requests == ["bytes=1000-", None] and (tmp_path / "f").read_bytes() == DATA
+
+
 def test_without_ranges_it_begins_anew_and_ends_well(tmp_path: Path) -> None:
     with serving(behaviour := Behaviour(DATA, ranges=False)) as address:
         leave_part(tmp_path, address, DATA[:1000])

@@ -299,6 +299,13 @@ def test_a_mean_of_seven_never_stands_beside_one_of_nine() -> None:
     )
 
 
+def test_a_mean_of_seven_never_stands_beside_one_of_another_seven() -> None:
+    seven = {scene: pair for scene, pair in all_nine().items() if scene not in ("bicycle", "treehill")}
+    row = on(beside_mean(seven, "mipnerf360", SHIPPED_FACTS), "3DGS-MCMC")
+    assert row.ours is None
+    assert row.differences[0] == "7 of 9 scenes, ours is of 7; ours lacks bicycle; theirs lacks flowers"
+
+
 def test_pictures_that_the_authors_resized_are_named() -> None:
     row = on(beside_mean(all_nine(), "mipnerf360", SHIPPED_FACTS), "2DGS")
     assert row.ours is not None and "resized by the authors" in row.differences
