@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turntable.captures.capture import Capture
@@ -380,6 +380,7 @@ OURS = {
 }
 
 
+@settings(deadline=None)
 @given(st.fixed_dictionaries(PARTS), st.sampled_from(["psnr", "ssim"]))
 def test_a_number_agrees_exactly_where_every_part_of_its_protocol_is_known_and_ours(
     parts: dict[str, Any], metric: str
@@ -397,6 +398,7 @@ def test_a_number_agrees_exactly_where_every_part_of_its_protocol_is_known_and_o
 CAPTURE = lego()
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(METRICS),
     st.sampled_from(["psnr", "ssim", "flip", "lpips-vgg-0.1[-1,1]", "lpips-alex-0.1[-1,1]"]),
