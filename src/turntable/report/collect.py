@@ -124,11 +124,13 @@ def _published(
         means = {metric: mean for metric in ours.values if (mean := one.mean_of(metric)) is not None}
         rows_of = beside(capture, replace(ours, values=means), known)
         found += [replace(row, our_method=one.label) for row in rows_of]
-    ours_too = {(row.method, row.metric, row.source) for row in found if row.same_method}
-    others = {
-        (row.method, row.metric, row.source): replace(row, ours=None) for row in found if not row.same_method
-    }
-    rest = [row for key, row in others.items() if key not in ours_too]
+
+    def key(row: Beside) -> tuple[str, ...]:
+        return row.method, row.metric, row.source, row.budget
+
+    ours_too = {key(row) for row in found if row.same_method}
+    others = {key(row): replace(row, ours=None) for row in found if not row.same_method}
+    rest = [row for one, row in others.items() if one not in ours_too]
     return tuple(
         sorted(
             [*(row for row in found if row.same_method), *rest],
