@@ -42,6 +42,10 @@ _MOST_VIEWS = 400
 """Beyond, degrees of freedom grow in proportion, and are not worth an array of V × V."""
 
 
+ROUND_OFF = 1e-12
+"""Differences below this share of the scores are what adding in another order does to equal numbers."""
+
+
 def block_length(views: int) -> int:
     """So many neighbouring views make a block: 1.5 ∛V, rounded down, and never more than half of the views.
 
@@ -123,6 +127,13 @@ def spread(first: np.ndarray, second: np.ndarray | None, length: int) -> Spread:
         length: views in a block.
     """
     series = first.mean(-2) if second is None else first.mean(-2) - second.mean(-2)
+    mean = series.mean(-1)
+    largest = np.abs(first).max((-2, -1))
+    if second is not None:
+        largest = np.maximum(largest, np.abs(second).max((-2, -1)))
+    # Views that differ by round-off alone say nothing of φ; what they would seem to say would be taken for a finding below.
+    flat = np.abs(series - mean[..., None]).max(-1) <= ROUND_OFF * largest
+    series = np.where(flat[..., None], 0.0, series)
     shares, freedom = _small_sample(series.shape[-1], length)
     weights = likely_phi(series)
     inflation = (weights / shares).sum(-1)
@@ -139,7 +150,7 @@ def spread(first: np.ndarray, second: np.ndarray | None, length: int) -> Spread:
         counted_twice = counted_twice + block_variance(rest, length).sum(-1) * inflation / (runs * (runs - 1))
     run_freedom = np.divide(np.square(from_runs), squares, out=np.ones_like(squares), where=squares > 0)
     return Spread(
-        mean=series.mean(-1),
+        mean=mean,
         views=block_variance(series, length) * inflation,
         views_freedom=(weights * freedom).sum(-1),
         runs=np.maximum(from_runs - counted_twice, 0.0),
@@ -165,6 +176,7 @@ def likely_phi(series: np.ndarray) -> np.ndarray:
     residual = (squares - np.square(with_mean) / of_mean) / rest
     log = -0.5 * (views - 1) * (np.log(rest) + np.log(np.maximum(residual, np.finfo(float).tiny)))
     log = log - 0.5 * np.log(of_mean / rest) + np.log(PRIOR)
+    log = np.where(all_squares == 0, np.log(PRIOR), log)  # equal views say nothing
     weights = np.exp(log - log.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
 
