@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .bench import Bench
     from .captures.build import CaptureOptions
     from .captures.capture import Capture
+    from .captures.split import HoldOut
     from .errors import TurntableError
     from .jobs import Comparison, RunRequest, compare
     from .methods.spec import Method
@@ -22,6 +23,7 @@ _WHERE = {
     "Capture": "captures.capture",
     "CaptureOptions": "captures.build",
     "Comparison": "jobs",
+    "HoldOut": "captures.split",
     "Method": "methods.spec",
     "RunRequest": "jobs",
     "TurntableError": "errors",
@@ -34,6 +36,7 @@ __all__ = [
     "Capture",
     "CaptureOptions",
     "Comparison",
+    "HoldOut",
     "Method",
     "RunRequest",
     "TurntableError",

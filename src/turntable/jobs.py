@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import control
 from .bench import Bench
@@ -33,6 +34,9 @@ from .turns.queue import Queue
 from .turns.rota import Rota
 from .turns.supervisor import CannotGoOn, Patience, Supervisor, recover_scores
 from .turns.watcher import Guarded, Watcher
+
+if TYPE_CHECKING:
+    from .report.collect import PageOptions
 
 QUANTUM_S = 60.0
 """Long enough that what a change of turns costs (a second, where a process has to start again) is lost in it; short enough
@@ -276,6 +280,7 @@ def compare(
     options: CaptureOptions | None = None,
     request: RunRequest | None = None,
     watcher: Watcher | None = None,
+    page: PageOptions | None = None,
 ) -> Comparison:
     """The main job: capture, runs, scores and page.
 
@@ -285,6 +290,7 @@ def compare(
         options: how the capture is made.
         request: which methods, and for how long; ``nearest`` and ``splat`` for two minutes each if None.
         watcher: told how it goes.
+        page: how the page is written.
 
     Raises:
         TurntableError: the request or its input was wrong.
@@ -293,7 +299,8 @@ def compare(
     watcher = watcher or Watcher()
     check(bench, request)  # before the photos are worked on for minutes
     bench.make()
-    return compare_capture(bench, add(bench, source, options or CaptureOptions(), watcher), request, watcher)
+    capture = add(bench, source, options or CaptureOptions(), watcher)
+    return compare_capture(bench, capture, request, watcher, page)
 
 
 def check_sources(bench: Bench, sources: Sequence[Path], options: CaptureOptions) -> None:
@@ -318,14 +325,16 @@ def unknown_source(source: Path, known: dict[str, Capture]) -> TurntableError:
     return TurntableError(f"A source is a folder or a file that exists; there is none at {source}.{names}")
 
 
-def compare_capture(bench: Bench, capture: Capture, request: RunRequest, watcher: Watcher) -> Comparison:
+def compare_capture(
+    bench: Bench, capture: Capture, request: RunRequest, watcher: Watcher, page: PageOptions | None = None
+) -> Comparison:
     """Runs, scores and page on a capture that is there."""
     from .report.collect import write_page
 
     problems: list[str] = []
     rows = work(bench, plan(bench, capture, request, watcher.note), request.handling, watcher, problems)
-    page = write_page(bench, capture, watcher)
-    return Comparison(capture, rows, page, problems)
+    written = write_page(bench, capture, watcher, page)
+    return Comparison(capture, rows, written, problems)
 
 
 def go_on(bench: Bench, runs: Sequence[str], handling: Handling, watcher: Watcher) -> list[Comparison]:
@@ -334,14 +343,14 @@ def go_on(bench: Bench, runs: Sequence[str], handling: Handling, watcher: Watche
     Raises:
         TurntableError: no such run, or the bench can't be written.
     """
-    from .report.collect import write_page
+    from .report.collect import PageOptions, write_page
 
     problems: list[str] = []
     rows = work(bench, [bench.run_folder(run) for run in runs], handling, watcher, problems)
     done = []
     for name in dict.fromkeys(row.capture for row in rows):
         capture = bench.capture(name)
-        page = write_page(bench, capture, watcher)
+        page = write_page(bench, capture, watcher, PageOptions(walls=handling.walls))
         done.append(Comparison(capture, [row for row in rows if row.capture == name], page, problems))
         problems = []
     return done
@@ -390,7 +399,7 @@ def add(bench: Bench, source: Path, options: CaptureOptions, watcher: Watcher) -
             raise unknown_source(source, known)
         if options != CaptureOptions():
             raise TurntableError(
-                f"{source} is a capture already, and captures never change: options of a capture (--long-side, --every, "
+                f"{source} is a capture already, and captures never change: options of a capture (--long-side, --hold-out, "
                 "--background …) go with its source. Leave them out, or name the source."
             )
         return known[str(source)]

@@ -9,6 +9,7 @@ from typing import Any
 from .environments.engine import ENGINES
 from .errors import TurntableError, unknown_name
 from .files import read_toml
+from .lang import FIRST, languages
 
 BENCH_TOML = """\
 # This folder is a Turntable bench. Settings of the bench go here.
@@ -21,11 +22,19 @@ format = 1
 # [containers]
 # engine = "docker"             # what runs methods of kind 'container': podman or docker; the first that is found
 
+# [page]
+# lang = "ko"                   # the language of its pages: en or ko
+
 # [sandbox]
 # read = ["/data/weights"]      # what methods may read beside what is theirs
 """
 
-_KNOWN = {"environments": ("replace", "without"), "containers": ("engine",), "sandbox": ("read",)}
+_KNOWN = {
+    "environments": ("replace", "without"),
+    "containers": ("engine",),
+    "page": ("lang",),
+    "sandbox": ("read",),
+}
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,14 @@ class Settings:
         without: names, with ``*`` for any characters, of packages that environments here go without.
         read: what methods may read beside what is theirs.
         engine: what runs containers: ``podman`` or ``docker``; the first that is found if None.
+        lang: the language of its pages.
     """
 
     replace: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     read: tuple[Path, ...] = ()
     engine: str | None = None
+    lang: str = FIRST
 
 
 def read_settings(path: Path) -> Settings:
@@ -68,6 +79,7 @@ def read_settings(path: Path) -> Settings:
         without=tuple(_texts(path, table, "environments", "without")),
         read=tuple(place for place in read if place.exists()),
         engine=_engine(path, table),
+        lang=_lang(path, table),
     )
 
 
@@ -76,6 +88,13 @@ def _engine(path: Path, table: dict[str, Any]) -> str | None:
     if engine not in (None, *ENGINES):
         raise unknown_name(f"containers.engine in {path}:", str(engine), ENGINES)
     return engine
+
+
+def _lang(path: Path, table: dict[str, Any]) -> str:
+    lang = _section(path, table, "page").get("lang", FIRST)
+    if lang not in languages():
+        raise unknown_name(f"page.lang in {path}:", str(lang), languages())
+    return lang
 
 
 def _section(path: Path, table: dict[str, Any], section: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from turntable.errors import TurntableError
 
 def test_every_eighth_by_name_the_first_included() -> None:
     names = [f"{index:02d}.jpg" for index in range(17)]
-    assert [name for name, out in zip(names, split(names, [None] * 17, 8), strict=True) if out] == [
+    assert [name for name, out in zip(names, split(names, [None] * 17, 8).held_out, strict=True) if out] == [
         "00.jpg",
         "08.jpg",
         "16.jpg",
@@ -20,20 +20,20 @@ def test_every_eighth_by_name_the_first_included() -> None:
 
 
 def test_names_decide_and_not_the_order_they_come_in() -> None:
-    assert split(["c", "a", "b", "d"], [None] * 4, 2) == [True, True, False, False]
+    assert split(["c", "a", "b", "d"], [None] * 4, 2).held_out == [True, True, False, False]
 
 
 def test_the_sources_own_split_stands() -> None:
-    assert split(["a", "b", "c"], [False, True, False], 8) == [False, True, False]
+    assert split(["a", "b", "c"], [False, True, False], 8).held_out == [False, True, False]
 
 
 def test_half_a_split_is_none() -> None:
-    assert split(["a", "b", "c"], [False, None, True], 8) == [True, False, False]
+    assert split(["a", "b", "c"], [False, None, True], 8).held_out == [True, False, False]
 
 
 @given(st.sets(st.text(min_size=1), min_size=4, max_size=40), st.integers(2, 9))
 def test_the_share_that_is_held_out(names: set[str], every: int) -> None:
-    held_out = split(sorted(names), [None] * len(names), every)
+    held_out = split(sorted(names), [None] * len(names), every).held_out
     assert held_out.count(True) == -(-len(names) // every)
     assert held_out.count(False) >= FEWEST_TRAINING
 

@@ -4,92 +4,163 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from turntable.report.answer import answer
+from turntable.report.data import ReportRun
+from turntable.tasks.summary import summarise
 
-
-def with_means(run, psnr, ssim=0.5):
-    scores = {name: {"mean": mean} for name, mean in (("psnr", psnr), ("ssim", ssim)) if mean is not None}
-    return replace(run, scores=scores)
+VIEWS = [f"{index:04d}.jpg" for index in range(12)]
 
 
 @pytest.fixture
 def said(capture, run_of, data_of):
-    """``said((method, state, psnr, ssim), …)``: the answer to those runs."""
+    """``said((method, state, mean PSNR, mean SSIM, seed), …)``: the answer to those runs, over 12 views.
 
-    def say(*wanted):
-        runs = []
-        for number, (method, state, psnr, ssim) in enumerate(wanted, 1):
-            run = run_of(capture, method, state=state, number=number)
-            runs.append(with_means(run, psnr, ssim) if psnr is not None else replace(run, scores={}))
+    Views differ from each other, and every run from the next a little, by seeded noise.
+    """
+    document = capture.document["views"]
+    capture.document["views"] = [
+        {**document[0], "name": name, "held_out": True} for name in VIEWS
+    ] + document[1:3]
+    capture.__dict__.pop("views", None)
+
+    def scores(psnr, ssim, number):
+        generator = np.random.default_rng(number)
+        shared = np.random.default_rng(0).normal(0, 1, len(VIEWS))  # what makes one view harder than another
+        noise = shared + generator.normal(0, 0.1, len(VIEWS))
+        noise -= noise.mean()
+        found = {}
+        for name, mean, scale in (("psnr", psnr, 1.0), ("ssim", ssim, 0.01)):
+            if mean is not None:
+                values = dict(zip(VIEWS, (mean + scale * noise).tolist(), strict=True))
+                found[name] = summarise(values, True)
+        return found
+
+    def say(*wanted, lang="en"):
+        runs: list[ReportRun] = []
+        for number, (method, state, psnr, ssim, *seed) in enumerate(wanted, 1):
+            run = run_of(capture, method, state="failed", number=number)  # no renderings are needed
+            found = scores(psnr, ssim, number) if psnr is not None else {}
+            runs.append(replace(run, state=state, scores=found, curve=[], seed=seed[0] if seed else 0))
         data = data_of(capture, runs)
-        return answer(replace(data, metrics=[one for one in data.metrics if one.name in ("psnr", "ssim")]))
+        metrics = [one for one in data.metrics if one.name in ("psnr", "ssim")]
+        return answer(replace(data, metrics=metrics, lang=lang))
 
     return say
 
 
-def test_names_the_best_method_its_number_and_its_lead_over_the_floor(said):
+def test_names_the_best_method_its_number_its_lead_and_how_sure_that_is(said):
     told = said(("nearest", "done", 14.618, 0.4), ("splat", "done", 27.514, 0.7))
-    assert told.sentence == (
-        "splat did best: 27.51 dB mean PSNR over 2 held-out views, "
-        "12.89 dB above the floor, nearest (14.62 dB)."
+    assert told.sentence.startswith(
+        "splat did best: 27.51 dB mean PSNR over 12 held-out views and 1 seed, 12.90 dB ahead of nearest (95 % interval 12."
     )
-    assert "PSNR and SSIM agree." in told.remarks
+    assert told.sentence.endswith("), which is the floor.")
+    assert "PSNR and SSIM agree on who leads." in told.remarks
+
+
+def test_says_how_far_above_the_floor_the_best_is(said):
+    told = said(("nearest", "done", 14.618, 0.4), ("a", "done", 20.0, 0.5), ("splat", "done", 27.514, 0.7))
+    assert told.sentence.endswith("), 12.89 dB above the floor, nearest (14.62 dB).")
+
+
+def test_says_that_it_cannot_tell_where_the_difference_may_be_chance(said):
+    told = said(("a", "done", 20.00, 0.5), ("b", "done", 20.01, 0.5))
+    assert told.sentence.startswith(
+        "Can’t tell b and a apart with 12 held-out views and 1 seed: b has 20.01 dB mean PSNR, 0.01 dB ahead of a"
+    )
+    assert "(95 % interval −0." in told.sentence.replace("-", "−")
+    assert "best" not in told.sentence
+
+
+def test_says_who_is_behind_those_that_cannot_be_told_apart(said):
+    told = said(("a", "done", 20.0, 0.5), ("b", "done", 20.01, 0.5), ("c", "done", 9.0, 0.1))
+    assert told.sentence.startswith("Can’t tell b and a apart")
+    assert told.sentence.endswith("; c behind.")
 
 
 def test_says_that_nothing_beat_the_floor(said):
-    told = said(("nearest", "done", 20.0, 0.4), ("splat", "done", 19.0, 0.3))
+    told = said(("nearest", "done", 20.0, 0.4), ("splat", "done", 15.0, 0.3))
     assert told.sentence.startswith("nearest did best: 20.00 dB")
     assert "no method beat showing the nearest training photo" in told.sentence
 
 
 def test_says_that_the_floor_was_not_run(said):
-    assert (
-        "the floor, nearest, was not run" in said(("a", "done", 20.0, 0.4), ("b", "done", 19.0, 0.3)).sentence
-    )
+    told = said(("a", "done", 20.0, 0.4), ("b", "done", 15.0, 0.3))
+    assert "the floor, nearest, was not run" in told.sentence
 
 
 def test_says_that_metrics_disagree(said):
-    told = said(("a", "done", 20.0, 0.4), ("b", "done", 19.0, 0.6))
+    told = said(("a", "done", 20.0, 0.4), ("b", "done", 15.0, 0.6))
     assert told.remarks[0] == "The metrics disagree: a leads by PSNR, b leads by SSIM."
 
 
-def test_equal_to_the_digits_shown_is_level(said):
-    told = said(("a", "done", 20.001, 0.4), ("b", "done", 20.002, 0.4))
-    assert told.sentence == "b and a come out level: 20.00 dB mean PSNR over 2 held-out views."
+def test_says_that_nothing_was_run(said):
+    assert said().sentence == "Can’t tell which method did best: nothing has been run yet."
 
 
-@pytest.mark.parametrize(
-    ("runs", "says"),
-    [
-        ([], "nothing has been run yet"),
-        ([("a", "done", 20.0, 0.5)], "only a has scores (20.00 dB mean PSNR)"),
-        ([("a", "failed", None, None)], "a failed"),
-        ([("a", "done", 20.0, 0.5), ("b", "failed", None, None)], "b failed, and only a has scores"),
-        ([("a", "done", 20.0, 0.5), ("b", "done", None, None)], "no scores of b, and only a has scores"),
-        ([("a", "queued", None, None), ("b", "running", None, None)], "b is running, a is queued"),
-    ],
-)
-def test_cannot_tell_without_two_methods_that_finished(said, runs, says):
-    told = said(*runs)
-    assert told.sentence.startswith("Can’t tell which method did best: ")
-    assert says in told.sentence
-
-
-def test_a_failed_run_makes_it_undecided_but_the_rest_is_told(said):
-    told = said(("nearest", "done", 14.0, 0.4), ("splat", "done", 27.0, 0.7), ("nerf", "failed", None, None))
+def test_a_failure_leaves_the_question_open(said):
+    told = said(
+        ("nearest", "done", 14.0, 0.4), ("splat", "done", 27.0, 0.7), ("crasher", "failed", None, None)
+    )
     assert told.sentence.startswith(
-        "Can’t tell which method did best: nerf failed. Of those with scores, splat did"
+        "Can’t tell which method did best: crasher failed. Of those with scores: splat did best: 27.00 dB"
     )
 
 
-def test_seeds_of_one_method_count_as_their_mean_never_as_the_best_of_them(said):
-    told = said(("a", "done", 10.0, 0.1), ("a", "done", 30.0, 0.9), ("nearest", "done", 25.0, 0.6))
-    assert told.sentence.startswith("nearest did best: 25.00 dB")
+def test_a_failure_that_was_answered_since_leaves_no_question_open(said):
+    told = said(("splat", "failed", None, None), ("splat", "done", 27.0, 0.7), ("nearest", "done", 14.0, 0.4))
+    assert told.sentence.startswith("splat did best")
 
 
-def test_different_budgets_are_remarked(capture, run_of, data_of):
-    runs = [with_means(run_of(capture, name), 20.0 + number) for number, name in enumerate("ab")]
-    runs[1] = replace(runs[1], budget="9s")
-    assert any("budgets differ" in remark for remark in answer(data_of(capture, runs)).remarks)
+def test_of_several_seeds_the_failed_ones_are_counted(said):
+    told = said(
+        ("a", "done", 20.0, 0.4, 0),
+        ("a", "failed", None, None, 1),
+        ("a", "failed", None, None, 2),
+        ("b", "done", 9.0, 0.3),
+    )
+    assert told.sentence.startswith("Can’t tell which method did best: a (2 of 3) failed.")
+
+
+def test_what_has_not_ended_is_named(said):
+    told = said(("a", "done", 20.0, 0.4), ("b", "running", None, None), ("c", "queued", None, None))
+    assert told.sentence == (
+        "Can’t tell which method did best: b still running, c still queued, and only a has scores (20.00 dB mean PSNR)."
+    )
+
+
+def test_runs_of_one_method_count_as_their_mean_and_the_seeds_are_told(said):
+    told = said(
+        ("splat", "done", 27.0, 0.7, 0), ("splat", "done", 27.2, 0.7, 1), ("splat", "done", 27.4, 0.7, 2),
+        ("other", "done", 22.0, 0.5, 0), ("other", "done", 22.2, 0.5, 1), ("other", "done", 22.4, 0.5, 2),
+    )  # fmt: skip
+    assert told.sentence.startswith(
+        "splat did best: 27.20 dB mean PSNR over 12 held-out views and 3 seeds, 5.0"
+    )
+    assert not any("once" in remark or "one run" in remark for remark in told.remarks)
+
+
+def test_one_run_each_says_that_chance_between_runs_was_not_measured(said):
+    told = said(("a", "done", 20.0, 0.4), ("b", "done", 15.0, 0.3))
+    assert any("chance between runs was not measured" in remark for remark in told.remarks)
+    some = said(("a", "done", 20.0, 0.4, 0), ("a", "done", 20.1, 0.4, 1), ("b", "done", 15.0, 0.3))
+    assert any(remark.startswith("b had one run") for remark in some.remarks)
+
+
+def test_seeds_that_differ_widely_leave_it_open(said):
+    told = said(
+        ("a", "done", 20.0, 0.4, 0),
+        ("a", "done", 28.0, 0.4, 1),
+        ("b", "done", 22.0, 0.4, 0),
+        ("b", "done", 23.0, 0.4, 1),
+    )
+    assert told.sentence.startswith("Can’t tell a and b apart with 12 held-out views and 2 seeds")
+
+
+def test_in_korean_too(said):
+    told = said(("nearest", "done", 14.0, 0.4), ("splat", "done", 27.0, 0.7), lang="ko")
+    assert told.sentence.startswith(
+        "splat 방법이 가장 낫습니다: 평가용 시점 12개, 시드 1개에서 평균 PSNR 27.00 dB로"
+    )

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from turntable.errors import TurntableError
-from turntable.report import images
-from turntable.report.images import SCALE_COLOURS, colour_map, dimmed, write_pictures
+from turntable.report import kept
+from turntable.report.images import write_pictures
+from turntable.report.kept import SCALE_COLOURS, colour_map, dimmed
 from turntable.worker.png import read_png, write_png
 
 
@@ -18,7 +19,7 @@ def written(tmp_path):
 
     def write(capture, runs):
         (folder := tmp_path / "page").mkdir()
-        return *write_pictures(folder, capture.held_out, runs, lambda done, total: None), folder
+        return *write_pictures(folder, capture, runs, lambda done, total: None), folder
 
     return write
 
@@ -59,7 +60,7 @@ def test_a_small_page_shows_the_scored_pixels_exactly(written, capture, run_of):
 
 
 def test_a_large_page_is_encoded_with_loss(written, capture, run_of, monkeypatch):
-    monkeypatch.setattr(images, "LOSSLESS_MEGAPIXELS", 0.0)
+    monkeypatch.setattr(kept, "LOSSLESS_MEGAPIXELS", 0.0)
     run = run_of(capture, "splat", 9.0)
     pictures, lossless, folder = written(capture, [run])
     assert not lossless

@@ -28,11 +28,13 @@ from ..files import sha256_of, write_bytes, write_json
 from ..machine import usable_cores, versions
 from ..worker.ply import encode_points
 from ..worker.png import write_png
+from .alike import Fingerprint, fingerprint
 from .capture import FORMAT, Capture, content_hash, hash_of
 from .formats import loader_for
 from .images import SMALLEST_SIDE, Prepared, Unusable, is_picture, prepare
+from .leakage import find_leakage, told_twins
 from .source import LeftOut, Progress, Source, SourceOptions, SourceView
-from .split import FEWEST_TRAINING, split
+from .split import EVERY, FEWEST_TRAINING, HoldOut, split
 
 FEWEST_PHOTOS = FEWEST_TRAINING + 1
 """Those to train on and one to be held out."""
@@ -50,18 +52,28 @@ NEARLY_FULL_BYTES = 2_000_000
 
 @dataclass(frozen=True)
 class CaptureOptions:
-    """What a user may say about a capture; see the command line's help for each."""
+    """What a user may say about a capture; see the command line's help for each.
+
+    ``hold_out`` stands whatever split the source brings; ``every`` only where it brings none.
+    """
 
     name: str | None = None
     format: str | None = None
     long_side: int | None = None
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    every: int = 8
+    every: int = EVERY
     seed: int = 0
     accept_poses: bool = False
     matching: str = "auto"
     mapper: str = "incremental"
     frames: int = 60
+    hold_out: HoldOut | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What the capture depends on, as JSON: it is hashed, so that what isn't asked for isn't in it."""
+        found = {key: value for key, value in asdict(self).items() if key not in ("name", "format")}
+        del found["hold_out"]
+        return found if self.hold_out is None else {**found, "hold_out": self.hold_out.to_json()}
 
     def check(self) -> None:
         """Refuse what can't be meant.
@@ -71,10 +83,9 @@ class CaptureOptions:
         """
         if self.long_side is not None and self.long_side < SMALLEST_SIDE:
             raise TurntableError(f"--long-side is at least {SMALLEST_SIDE} pixels, not {self.long_side}.")
-        if self.every < 2:
-            raise TurntableError(
-                f"--every is at least 2, so that something is left to train on; not {self.every}."
-            )
+        for rule in (HoldOut("every", every=self.every), self.hold_out):
+            if rule is not None:
+                rule.checked()
         if len(self.background) != 3 or not all(0 <= channel <= 1 for channel in self.background):
             raise TurntableError(f"--background is three numbers from 0 to 1, not {list(self.background)}.")
         if self.frames < 2:
@@ -161,7 +172,7 @@ def add_source(
     """
     options.check()
     sweep(captures)
-    settings = {key: value for key, value in asdict(options).items() if key not in ("name", "format")}
+    settings = options.settings()
     source_hash = hash_of({"identity": identity, "settings": settings, "format": FORMAT})
     existing = _existing(captures, source_hash, options.name)
     if existing is not None:
@@ -239,7 +250,10 @@ def _build(source: Source, folder: Path, options: CaptureOptions, progress: Prog
     _check_names(views)
     files = _file_names([view.name for view in views])
     cameras, origins, masked, alphas = {}, {}, set(), []
-    for view, result in zip(views, _prepare_all(views, files, folder, options, progress), strict=True):
+    prints: dict[str, Fingerprint] = {}
+    for view, result in zip(
+        views, _prepare_all(views, files, folder, options, progress, prints), strict=True
+    ):
         if isinstance(result, LeftOut):
             left_out.append(result)
             continue
@@ -256,10 +270,18 @@ def _build(source: Source, folder: Path, options: CaptureOptions, progress: Prog
     usable = [view for view in views if view.name in cameras]
     if len(usable) < FEWEST_PHOTOS:
         raise TurntableError(_too_few(usable, left_out))
-    held_out = split([view.name for view in usable], [view.held_out for view in usable], options.every)
-    leaking = _leaks(usable, held_out, origins)
+    chosen = split(
+        [view.name for view in usable],
+        [view.held_out for view in usable],
+        options.every,
+        options.hold_out,
+        [entry.name for entry in left_out],
+    )
+    leaking = _leaks(usable, chosen.held_out, origins)
     left_out += leaking.values()
-    kept = [(view, out) for view, out in zip(usable, held_out, strict=True) if view.name not in leaking]
+    kept = [
+        (view, out) for view, out in zip(usable, chosen.held_out, strict=True) if view.name not in leaking
+    ]
     if all(out for _, out in kept):
         raise TurntableError(_too_few([view for view, out in kept if not out], left_out))
     for name in leaking:
@@ -281,9 +303,11 @@ def _build(source: Source, folder: Path, options: CaptureOptions, progress: Prog
         "has_alpha": any(alphas),
         "views": entries,
         "left_out": [asdict(entry) for entry in sorted(left_out, key=lambda entry: entry.name)],
-        "notes": [*source.notes, *_duplicates(entries)],
+        "notes": [*source.notes, *([chosen.note] if chosen.note else []), *_duplicates(entries)],
         "poses": source.poses,
+        "split": {"by": chosen.by, "words": chosen.words},
     }
+    document |= _leakage(folder, document, prints)
     document["points"] = _write_points(source, folder, document, options, progress)
     document["truth"] = _copy_truth(source, folder)
     document["hash"] = content_hash(document, folder)
@@ -296,7 +320,10 @@ def _prepare_all(
     folder: Path,
     options: CaptureOptions,
     progress: Progress,
+    prints: dict[str, Fingerprint],
 ) -> list[Prepared | LeftOut]:
+    """Write the photos and masks; ``prints`` gets the fingerprint of each while its pixels are at hand."""
+
     def one(view: SourceView) -> Prepared | LeftOut:
         try:
             prepared = prepare(view, options.background, options.long_side)
@@ -305,6 +332,7 @@ def _prepare_all(
         write_png(folder / "images" / f"{files[view.name]}.png", prepared.image)
         if prepared.mask is not None:
             write_png(folder / "masks" / f"{files[view.name]}.png", prepared.mask)
+        prints[view.name] = fingerprint(prepared.image, prepared.mask)
         # The pixels are on the disk: 500 photos of 12 megapixels would not fit in memory.
         return replace(
             prepared, image=prepared.image[:0], mask=None if prepared.mask is None else prepared.mask[:0]
@@ -389,6 +417,14 @@ def _leaks(
             if not out and same_file and np.allclose(view.R, other.R) and np.allclose(view.t, other.t):
                 found[view.name] = LeftOut(view.name, f"the same photo as {other.name}, which is held out")
     return found
+
+
+def _leakage(folder: Path, document: dict[str, Any], prints: dict[str, Fingerprint]) -> dict[str, Any]:
+    """``leakage``, and ``notes`` with what it says of photos that stand twice; the same file is in the notes already."""
+    found = find_leakage(Capture(folder, document), prints)
+    files = {view["name"]: view["origin"]["sha256"] for view in document["views"]}
+    others = [twins for twins in found.twins if files[twins.first] != files[twins.second]]
+    return {"leakage": found.to_json(), "notes": [*document["notes"], *told_twins(others)]}
 
 
 def _duplicates(entries: Sequence[dict[str, Any]]) -> list[str]:

@@ -2,42 +2,210 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from ..errors import TurntableError
+from ..errors import TurntableError, unknown_name
 
 FEWEST_TRAINING = 2
 """One photo shows no shape: with fewer, what a method is scored on is a guess."""
 
+EVERY = 8
+"""As multinerf's ``llffhold`` has it."""
 
-def split(names: Sequence[str], said: Sequence[bool | None], every: int) -> list[bool]:
-    """Whether each view is held out.
+_FORMS = "every:N, segment:SHARE or list:FILE"
 
-    The source's own split stands where it says something of every view; else names are sorted and every
-    ``every``-th is held out, the first included (multinerf's ``llffhold``).
+
+@dataclass(frozen=True)
+class HoldOut:
+    """A rule by which views are held out.
+
+    Args:
+        rule: ``every``: every ``every``-th by name, the first included. ``segment``: the last ``share`` of the views by
+            name, in one piece: what a method shows there it extrapolates, past the end of the path. ``list``: ``names``.
+    """
+
+    rule: str
+    every: int = EVERY
+    share: float = 0.0
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> HoldOut:
+        """``every:8``, ``segment:0.2``, or ``list:FILE``, a file with a view's name a line (``#`` begins a comment line).
+
+        Raises:
+            TurntableError: it is anything else, or the file can't be read or names no view.
+        """
+        rule, colon, value = text.strip().partition(":")
+        try:
+            if colon and rule == "every":
+                return cls("every", every=int(value)).checked()
+            if colon and rule == "segment":
+                return cls("segment", share=float(value)).checked()
+        except ValueError:
+            raise TurntableError(f"--hold-out is {_FORMS}; {rule} takes a number, not {value!r}.") from None
+        if colon and rule == "list" and value:
+            return cls("list", names=_names_in(Path(value).expanduser())).checked()
+        raise TurntableError(f"--hold-out is {_FORMS}, not {text!r}.")
+
+    def checked(self) -> HoldOut:
+        """Itself.
+
+        Raises:
+            TurntableError: a number is out of bounds, or there is no such rule.
+        """
+        if self.rule not in ("every", "segment", "list"):
+            raise unknown_name("hold-out rule", self.rule, ("every", "segment", "list"))
+        if self.rule == "every" and self.every < 2:
+            raise TurntableError(
+                f"--every is at least 2 (as is N in --hold-out every:N), so that something is left to train on; not {self.every}."
+            )
+        if self.rule == "segment" and not 0 < self.share < 1:
+            raise TurntableError(
+                f"--hold-out segment:SHARE is above 0 and below 1, as in segment:0.2; not {self.share:g}."
+            )
+        if self.rule == "list" and not self.names:
+            raise TurntableError(
+                "--hold-out list:FILE needs a file that names at least one view; it names none."
+            )
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """The rule and what it needs, nothing else: it is hashed."""
+        value = {"every": self.every, "segment": self.share, "list": sorted(set(self.names))}[self.rule]
+        return {"rule": self.rule, "value": value}
+
+    def words(self) -> str:
+        """How it reads."""
+        if self.rule == "every":
+            return f"every {ordinal(self.every)} view by name, the first included"
+        if self.rule == "segment":
+            return f"the last {self.share * 100:g} % of the views by name, in one piece (extrapolation)"
+        return "the views that the user listed"
+
+    def chosen(self, names: Sequence[str], unusable: Sequence[str] = ()) -> list[bool]:
+        """Whether each of ``names`` is held out.
+
+        Args:
+            names: of the usable views, in any order.
+            unusable: of views that the source has, but that were left out.
+
+        Raises:
+            TurntableError: the list names a view that there isn't.
+        """
+        if self.rule == "list":
+            for name in self.names:
+                if name not in names and name not in unusable:
+                    raise unknown_name("view in --hold-out's list", name, [*names, *unusable])
+            return [name in self.names for name in names]
+        order = sorted(names)
+        if self.rule == "every":
+            held_out = set(order[:: self.every])
+        else:
+            held_out = set(order[len(order) - max(1, math.floor(len(order) * self.share + 0.5)) :])
+        return [name in held_out for name in names]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split, and where it came from.
+
+    Args:
+        held_out: for each view.
+        by: ``source``, or the hold-out's rule.
+        words: how it reads, for people.
+        note: what the user should know of it, or "".
+    """
+
+    held_out: list[bool]
+    by: str
+    words: str
+    note: str = ""
+
+
+def split(
+    names: Sequence[str],
+    said: Sequence[bool | None],
+    every: int,
+    hold_out: HoldOut | None = None,
+    unusable: Sequence[str] = (),
+) -> Split:
+    """Which views are held out.
+
+    The user's rule stands where there is one; else the source's own split, where it says something of every view; else names
+    are sorted and every ``every``-th is held out, the first included (multinerf's ``llffhold``).
 
     Args:
         names: of the usable views.
         said: what the source says of each; None where it says nothing.
         every: 2 or more.
+        hold_out: what the user asked for, whatever the source says.
+        unusable: names of views that were left out.
 
     Raises:
-        TurntableError: ``every`` is out of range, or fewer than two training views or no held-out view would
-        be left.
+        TurntableError: the rule can't be meant, or fewer than two training views or no held-out view would be left.
     """
-    if every < 2:
-        raise TurntableError(f"--every is at least 2, so that something is left to train on; not {every}.")
-    if names and all(answer is not None for answer in said):
-        held_out = [bool(answer) for answer in said]
+    usual = HoldOut("every", every=every).checked()
+    own = bool(names) and all(answer is not None for answer in said)
+    if own and hold_out is None:
+        note = (
+            f"The source's own split stands; --every {every} changed nothing (--hold-out every:{every} splits anew)."
+            if every != EVERY
+            else ""
+        )
+        found = Split([bool(answer) for answer in said], "source", "the source's own split", note)
     else:
-        order = sorted(range(len(names)), key=lambda index: names[index])
-        rank = {index: place for place, index in enumerate(order)}
-        held_out = [rank[index] % every == 0 for index in range(len(names))]
-    training = held_out.count(False)
-    if training < FEWEST_TRAINING or training == len(held_out):
+        rule = (hold_out or usual).checked()
+        note = (
+            f"The source brings a split of its own, which --hold-out replaced: {rule.words()}." if own else ""
+        )
+        found = Split(rule.chosen(names, unusable), rule.rule, rule.words(), note)
+    training = found.held_out.count(False)
+    if training < FEWEST_TRAINING or training == len(names):
         raise TurntableError(
             f"A capture needs at least {FEWEST_TRAINING} training views and one held-out view; of "
-            f"{len(names)} usable photos {training} train, {len(held_out) - training} are held out. "
-            "Add photos, or change --every."
+            f"{len(names)} usable photos {training} train, {len(names) - training} are held out. "
+            "Add photos, or change --every or --hold-out."
         )
-    return held_out
+    return found
+
+
+def split_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """How a capture was split: ``by`` (``source``, or a hold-out's rule; "" where that isn't known) and ``words``.
+
+    Args:
+        document: ``capture.json``; one that was made before this was stored has what its held-out views themselves tell.
+    """
+    if "split" in document:
+        return document["split"]
+    rule = HoldOut("every", every=document["settings"].get("every", EVERY))
+    views = document["views"]
+    if [view["held_out"] for view in views] == rule.chosen([view["name"] for view in views]):
+        return {"by": rule.rule, "words": rule.words()}
+    return {"by": "", "words": "not recorded: the capture was made by an earlier Turntable"}
+
+
+def ordinal(number: int) -> str:
+    """``2nd``, ``8th``."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def _names_in(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it isn't UTF-8 text"
+        raise TurntableError(
+            f"--hold-out list:FILE is a text file with a view's name a line; {path} can't be read ({why})."
+        ) from None
+    names = tuple(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
+    if not names:
+        raise TurntableError(
+            f"--hold-out list:FILE needs a file that names at least one view; {path} names none."
+        )
+    return names

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ._captures import say_leakage
 from ._options import FAILED, fail, print_json, say
 from ._tables import print_scores
 
@@ -22,6 +23,7 @@ def end_comparisons(done: list[Comparison], documents: list[dict[str, Any]], as_
         if left_out:
             names = ", ".join(entry["name"] for entry in left_out)
             say(f"{comparison.capture.name}: {len(left_out)} entries of the source were left out: {names}")
+        say_leakage(comparison.capture)
         if not as_json:
             print_scores(document)
         for row in comparison.failed:

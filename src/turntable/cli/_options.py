@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..captures.build import CaptureOptions
     from ..jobs import RunRequest
     from ..record import Terms
+    from ..report.collect import PageOptions
     from ..turns.supervisor import Patience
 
 LONGEST_PATIENCE_S = 1e6
@@ -99,6 +100,22 @@ NoSandboxOption = Annotated[
     ),
 ]
 
+LangOption = Annotated[
+    str | None,
+    typer.Option(
+        "--lang",
+        metavar="LANG",
+        help="The page's language: en or ko.",
+        show_default="bench.toml's, else en",
+    ),
+]
+NoAroundOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-3d", help="Leave the page without orbit videos and 3D views, which take a while to make."
+    ),
+]
+
 RunsArgument = Annotated[
     list[str], typer.Argument(metavar="RUN", help="Runs by their ids (see status).", show_default=False)
 ]
@@ -171,7 +188,23 @@ BackgroundOption = Annotated[
     ),
 ]
 EveryOption = Annotated[
-    int, typer.Option("--every", metavar="N", help="Every N-th view by name is held out, the first included.")
+    int | None,
+    typer.Option(
+        "--every",
+        metavar="N",
+        help="Every N-th view by name is held out, the first included, unless the source brings its own split.",
+        show_default="8",
+    ),
+]
+HoldOutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--hold-out",
+        metavar="RULE",
+        help="Held out whatever the source says: every:8; segment:0.2, the last fifth by name in one piece; list:FILE, a "
+        "view's name a line.",
+        show_default=False,
+    ),
 ]
 AcceptPosesOption = Annotated[
     bool, typer.Option("--accept-poses", help="Go on even where the poses found for raw photos are doubtful.")
@@ -264,28 +297,57 @@ def capture_options(
     format: str | None,
     long_side: int | None,
     background: str,
-    every: int,
+    every: int | None,
+    hold_out: str | None,
     accept_poses: bool,
     matching: str,
     mapper: str,
     frames: int,
     pose_seed: int,
 ) -> CaptureOptions:
-    """The options of a capture, from the command line's."""
+    """The options of a capture, from the command line's.
+
+    Raises:
+        TurntableError: one can't be understood, or ``--every`` and ``--hold-out`` disagree.
+    """
     from ..captures.build import CaptureOptions
+    from ..captures.split import EVERY, HoldOut
+
+    rule = None if hold_out is None else HoldOut.parse(hold_out)
+    if rule is not None and every is not None and rule != HoldOut("every", every=every):
+        raise TurntableError(
+            f"--every {every} and --hold-out {hold_out} disagree: both say what is held out. Give one of them."
+        )
 
     return CaptureOptions(
         name=name,
         format=format,
         long_side=long_side,
         background=parse_background(background),
-        every=every,
+        every=EVERY if every is None or rule is not None else every,
+        hold_out=rule,
         seed=pose_seed,
         accept_poses=accept_poses,
         matching=matching,
         mapper=mapper,
         frames=frames,
     )
+
+
+def page_options(
+    lang: str | None, no_3d: bool, no_sandbox: bool = False, single_file: bool = False
+) -> PageOptions:
+    """How the page is written, from the command line's options.
+
+    Raises:
+        TurntableError: there is no such language.
+    """
+    from ..lang import texts
+    from ..report.collect import PageOptions
+
+    if lang is not None:
+        texts(lang)
+    return PageOptions(lang=lang, single_file=single_file, around=not no_3d, walls=not no_sandbox)
 
 
 def run_request(

@@ -24,7 +24,8 @@ def add(
     name: o.NameOption = None,
     format: o.FormatOption = None,
     long_side: o.LongSideOption = None,
-    every: o.EveryOption = 8,
+    every: o.EveryOption = None,
+    hold_out: o.HoldOutOption = None,
     background: o.BackgroundOption = "white",
     accept_poses: o.AcceptPosesOption = False,
     matching: o.MatchingOption = "auto",
@@ -38,15 +39,26 @@ def add(
     """Make a capture. Adding the same source with the same options again finds the one that is there."""
     from ..bench import Bench
     from ..jobs import add as do
-    from ._captures import print_capture
+    from ._captures import print_capture, say_leakage
     from ._progress import watching
 
     options = o.capture_options(
-        name, format, long_side, background, every, accept_poses, matching, mapper, frames, pose_seed
+        name,
+        format,
+        long_side,
+        background,
+        every,
+        hold_out,
+        accept_poses,
+        matching,
+        mapper,
+        frames,
+        pose_seed,
     )
     with watching() as watcher:
         made = do(Bench.find(bench), source, options, watcher)
     print_capture(made, as_json)
+    say_leakage(made)
 
 
 @app.command("list")

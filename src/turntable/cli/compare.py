@@ -23,7 +23,8 @@ def compare(
     budget: o.BudgetOption = "2m",
     seeds: o.SeedsOption = 1,
     long_side: o.LongSideOption = None,
-    every: o.EveryOption = 8,
+    every: o.EveryOption = None,
+    hold_out: o.HoldOutOption = None,
     background: o.BackgroundOption = "white",
     name: o.NameOption = None,
     format: o.FormatOption = None,
@@ -44,6 +45,8 @@ def compare(
     lpips_weights: o.LpipsOption = None,
     fresh: o.FreshOption = False,
     no_sandbox: o.NoSandboxOption = False,
+    lang: o.LangOption = None,
+    no_3d: o.NoAroundOption = False,
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
@@ -66,8 +69,19 @@ def compare(
         methods, budget, seeds, device, settings, patience, lpips_weights, fresh, terms, no_sandbox
     )
     options = o.capture_options(
-        name, format, long_side, background, every, accept_poses, matching, mapper, frames, pose_seed
+        name,
+        format,
+        long_side,
+        background,
+        every,
+        hold_out,
+        accept_poses,
+        matching,
+        mapper,
+        frames,
+        pose_seed,
     )
+    page = o.page_options(lang, no_3d, no_sandbox)
     place = Bench.find(bench)
     check_sources(place, [Path(source) for source in sources], options)
     if detach:
@@ -77,6 +91,6 @@ def compare(
         plan_and_leave(place, captures, request, as_json)
         return
     with watching() as watcher:
-        done = [do(place, Path(source), options, request, watcher) for source in sources]
+        done = [do(place, Path(source), options, request, watcher, page) for source in sources]
     documents = [capture_document(place, comparison.capture) for comparison in done]
     end_comparisons(done, documents, as_json)

@@ -15,6 +15,8 @@ def demo(
     patience: o.PatienceOption = 600.0,
     lpips_weights: o.LpipsOption = None,
     fresh: o.FreshOption = False,
+    lang: o.LangOption = None,
+    no_3d: o.NoAroundOption = False,
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
@@ -32,7 +34,8 @@ def demo(
     request = o.run_request(
         methods, budget, seeds, device, settings, patience, lpips_weights, fresh, o.terms("round-robin", 60.0)
     )
+    page = o.page_options(lang, no_3d)
     place = Bench.find(bench)
     with watching() as watcher:
-        done = compare_capture(place, demo_capture(place, watcher), request, watcher)
+        done = compare_capture(place, demo_capture(place, watcher), request, watcher, page)
     end_comparisons([done], [capture_document(place, done.capture)], as_json)

@@ -16,6 +16,15 @@ def report(
         typer.Argument(metavar="CAPTURE", help="A capture's name; may be left out if there is only one."),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    single_file: Annotated[
+        bool,
+        typer.Option(
+            "--single-file", help="Write one file with everything in it, for mail: reports/<capture>.html."
+        ),
+    ] = False,
+    lang: o.LangOption = None,
+    no_3d: o.NoAroundOption = False,
+    no_sandbox: o.NoSandboxOption = False,
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
@@ -26,10 +35,11 @@ def report(
     from ..results import only_capture
     from ._progress import watching
 
+    options = o.page_options(lang, no_3d, no_sandbox, single_file)
     place = Bench.find(bench)
     chosen = place.capture(capture) if capture else only_capture(place)
     with watching() as watcher:
-        page = write_page(place, chosen, watcher)
+        page = write_page(place, chosen, watcher, options)
     if as_json:
         o.print_json({"page": str(page)})
     else:

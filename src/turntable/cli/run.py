@@ -27,6 +27,8 @@ def run(
     lpips_weights: o.LpipsOption = None,
     fresh: o.FreshOption = False,
     no_sandbox: o.NoSandboxOption = False,
+    lang: o.LangOption = None,
+    no_3d: o.NoAroundOption = False,
     bench: o.BenchOption = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
@@ -46,10 +48,11 @@ def run(
     request = o.run_request(
         methods, budget, seeds, device, settings, patience, lpips_weights, fresh, terms, no_sandbox
     )
+    page = o.page_options(lang, no_3d, no_sandbox)
     place = Bench.find(bench)
     if detach:
         plan_and_leave(place, [place.capture(capture)], request, as_json)
         return
     with watching() as watcher:
-        done = compare_capture(place, place.capture(capture), request, watcher)
+        done = compare_capture(place, place.capture(capture), request, watcher, page)
     end_comparisons([done], [capture_document(place, done.capture, done.runs)], as_json)

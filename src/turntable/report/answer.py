@@ -1,16 +1,17 @@
 """The one sentence on top of the page: which method did best, by how much, and how sure that is.
 
-It says no more than the runs can show. Runs of one method with the same settings and budget are one contestant: its number is
-the mean over those runs, never the best of them. Who did best is said only where the statistics can tell it from every other.
+It says no more than the runs can show. Runs of one method with the same settings and budget are one contestant: its number
+is the mean over those runs, never the best of them. Who did best is said only where the statistics tell it from every other.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..lang import Texts, texts
-from ..tasks.statistics import Pair, Ranking
+from ..tasks.statistics import Ranking
 from .contestants import Contestant, in_order, ranking
 from .data import FLOOR, MetricInfo, ReportData
 
@@ -48,11 +49,13 @@ def answer(data: ReportData) -> Answer:
     return Answer(t("answer.so_far", why=reasons, core=core) if reasons else core, remarks)
 
 
-def _core(field: Sequence[Contestant], ranked: Ranking, metric: MetricInfo, data: ReportData, t: Texts) -> str:
+def _core(
+    field: Sequence[Contestant], ranked: Ranking, metric: MetricInfo, data: ReportData, t: Texts
+) -> str:
     first, second = field[0], field[1]
     views = t("answer.views", count=len(data.capture.held_out))
     seeds = t("answer.seeds", count=min(len(one.scored) for one in (first, second)))
-    pair = pair_of(ranked, first.label, second.label)
+    ahead = lead(ranked, first.label, second.label)
     values = {
         "name": first.label,
         "value": with_unit(first.mean_of(metric.name) or 0.0, metric),
@@ -60,29 +63,36 @@ def _core(field: Sequence[Contestant], ranked: Ranking, metric: MetricInfo, data
         "metric": metric.title,
         "views": views,
         "seeds": seeds,
-        "difference": with_unit(abs(pair.difference.mean), metric),
-        "low": number(pair.difference.low, metric),
-        "high": number(pair.difference.high, metric),
+        "difference": with_unit(ahead.mean, metric),
+        "low": number(ahead.low, metric),
+        "high": number(ahead.high, metric),
+        "level": f"{ranked.level * 100:g}",
     }
     floor = next((one for one in field if one.is_floor), None)
-    if all(_decided(ranked, first.label, other.label) for other in field[1:]):
-        return t("answer.best", **values, floor=_floor(first, floor, metric, t))
+    if ranked.leader == first.label:
+        return t("answer.best", **values, floor=_floor(first, second, floor, metric, t))
     tied = [
         first.label,
-        *(other.label for other in field[1:] if not _decided(ranked, first.label, other.label)),
+        *(other.label for other in field[1:] if not lead(ranked, first.label, other.label).decided),
     ]
     behind = [one.label for one in field if one.label not in tied]
     end = t("answer.behind", names=listed(behind, t)) if behind else ""
     return t("answer.tied", names=listed(tied, t), **values, end=end)
 
 
-def _floor(first: Contestant, floor: Contestant | None, metric: MetricInfo, t: Texts) -> str:
+def _floor(
+    first: Contestant, second: Contestant, floor: Contestant | None, metric: MetricInfo, t: Texts
+) -> str:
     if first.is_floor:
         return t("answer.floor_first")
+    if second.is_floor:
+        return t("answer.floor_second")
     if floor is None:
         return t("answer.floor_absent", floor=FLOOR)
     value, best = floor.mean_of(metric.name) or 0.0, first.mean_of(metric.name) or 0.0
-    difference = abs(float(number(best, metric)) - float(number(value, metric)))  # of the numbers that are shown
+    difference = abs(
+        float(number(best, metric)) - float(number(value, metric))
+    )  # of the numbers that are shown
     return t(
         "answer.floor_above" if metric.higher_is_better else "answer.floor_below",
         floor=floor.label,
@@ -91,18 +101,31 @@ def _floor(first: Contestant, floor: Contestant | None, metric: MetricInfo, t: T
     )
 
 
-def pair_of(ranked: Ranking, first: str, second: str) -> Pair:
-    """What the statistics say of two contestants, whichever of them it names first; only ``difference`` may have its sign
-    turned: see :func:`turntable.tasks.statistics.rank`."""
-    return next(pair for pair in ranked.pairs if {pair.first, pair.second} == {first, second})
+@dataclass(frozen=True)
+class Lead:
+    """By how much one contestant is better than another, by the metric's unit; negative where it is worse."""
+
+    mean: float
+    low: float
+    high: float
+    views_better: int
+    decided: bool
+    p_holm: float
 
 
-def _decided(ranked: Ranking, first: str, second: str) -> bool:
-    return pair_of(ranked, first, second).decided
+def lead(ranked: Ranking, first: str, second: str) -> Lead:
+    """How ``first`` stands against ``second``, whichever of them the statistics name first."""
+    pair = ranked.pair(first, second)
+    found = pair.difference
+    if pair.first == first:
+        return Lead(found.mean, found.low, found.high, pair.views_better, pair.decided, pair.p_holm)
+    return Lead(-found.mean, -found.high, -found.low, pair.views_worse, pair.decided, pair.p_holm)
 
 
 def number(value: float, metric: MetricInfo) -> str:
     """A score in as many digits as can matter: two for decibels, three for what lies between 0 and 1."""
+    if math.isinf(value):  # the end of an interval of which nothing is known
+        return "∞" if value > 0 else "−∞"
     return f"{value:.{2 if metric.unit == 'dB' else 3}f}"
 
 
@@ -147,7 +170,10 @@ def _reasons(order: Sequence[Contestant], t: Texts) -> str:
         having = [one for one in order if any(run.state == state for run in one.unanswered)]
         if having:
             parts.append(
-                t(f"answer.{'without_scores' if state == 'done' else state}", names=listed(_open(having, state, t), t))
+                t(
+                    f"answer.{'without_scores' if state == 'done' else state}",
+                    names=listed(_open(having, state, t), t),
+                )
             )
     return ", ".join(parts)
 
@@ -159,6 +185,8 @@ def _open(having: Sequence[Contestant], state: str, t: Texts) -> list[str]:
         count = sum(run.state == state for run in one.unanswered)
         total = len({run.seed for run in one.runs})
         called.append(
-            one.label if total == 1 else t("answer.some", name=one.label, count=min(count, total), total=total)
+            one.label
+            if total == 1
+            else t("answer.some", name=one.label, count=min(count, total), total=total)
         )
     return called

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..bench import Bench
 from ..captures.capture import Capture
+from ..captures.leakage import leakage_of
 from ..errors import TurntableError
 from ..machine import describe, versions
 from ..methods.spec import Method
@@ -24,21 +26,43 @@ from .page import build_page
 LOG_LINES = 30
 
 
-def write_page(bench: Bench, capture: Capture, watcher: Watcher) -> Path:
-    """Write the page of ``capture`` into the bench's ``reports/``; the path of its ``index.html``.
+@dataclass(frozen=True)
+class PageOptions:
+    """How a page is written.
+
+    Args:
+        lang: the language of its texts; the bench's if None.
+        single_file: one file for mail, in place of a folder.
+        around: with orbit videos and 3D views, which methods have to be started for.
+        walls: whether those methods are walled in, where that can be done.
+    """
+
+    lang: str | None = None
+    single_file: bool = False
+    around: bool = True
+    walls: bool = True
+
+
+def write_page(bench: Bench, capture: Capture, watcher: Watcher, options: PageOptions | None = None) -> Path:
+    """Write the page of ``capture`` into the bench's ``reports/``; the path of its ``index.html``, or of the one file.
 
     Raises:
-        TurntableError: the bench can't be read or written.
+        TurntableError: the bench can't be read or written, or there is no such language.
     """
+    options = options or PageOptions()
     return build_page(
-        collect(bench, capture),
+        collect(bench, capture, watcher, options),
         bench.reports_folder / capture.name,
         lambda done, total: watcher.job_progress("page", done, total),
+        options.single_file,
     )
 
 
-def collect(bench: Bench, capture: Capture) -> ReportData:
+def collect(
+    bench: Bench, capture: Capture, watcher: Watcher | None = None, options: PageOptions | None = None
+) -> ReportData:
     """Everything that the page of ``capture`` shows."""
+    options = options or PageOptions(around=False)
     rows = runs_on(bench, capture)
     runs = [_run(bench, row) for row in rows]
     return ReportData(
@@ -49,6 +73,8 @@ def collect(bench: Bench, capture: Capture) -> ReportData:
         versions=versions(),
         command=_commands(bench, rows),
         created=time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        lang=options.lang or bench.settings().lang,
+        leaks=tuple(leakage_of(capture)),
     )
 
 
@@ -93,6 +119,10 @@ def _run(bench: Bench, row: RunRow) -> ReportRun:
         curve=document["curve"],
         views_folder=answers_folder(folder.path, last["mark"] if last else 1.0),
         log_tail=folder.log_tail(LOG_LINES),
+        fingerprint=asked.method_fingerprint,
+        wants=asked.device,
+        environment=asked.versions.get("environment") or "",
+        versions=asked.versions,
     )
 
 

@@ -132,6 +132,8 @@ def _label(key: _Key, ours: ReportRun, groups: dict[_Key, list[ReportRun]]) -> s
         parts.append(ours.wants)
     if any(other.fingerprint != ours.fingerprint for other in others):
         parts.append(f"code {ours.fingerprint[:6]}")
-    names = [name for name in ours.settings if any(o.settings.get(name) != ours.settings[name] for o in others)]
+    names = [
+        name for name in ours.settings if any(o.settings.get(name) != ours.settings[name] for o in others)
+    ]
     parts += [f"{name}={ours.settings[name]}" for name in names]
     return f"{ours.method} ({', '.join(parts)})" if parts else ours.method

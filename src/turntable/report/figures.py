@@ -1,4 +1,4 @@
-"""The page's own drawings, as plain numbers in pixels: the template draws them as SVG, and each point is a link or has a title.
+"""The page's own drawings, as plain numbers in pixels: the template draws them as SVG; points are links or have a title.
 
 They need no script, print, and are read by the keyboard; colours are the style sheet's, by the contestant's slot.
 """
@@ -60,16 +60,19 @@ def interval_bars(order: Sequence[Contestant], metric: MetricInfo, ranked: Ranki
         ``runs`` (``at``, ``title``), in pixels.
     """
     values = [value for one in ranked.intervals.values() for value in (one.low, one.high)]
-    values += [run.scores[metric.name]["mean"] for one in order for run in one.scored if metric.name in run.scores]
-    scale = Scale(min(values), max(values), 5, BAR_WIDTH - 5)
+    values += [
+        run.scores[metric.name]["mean"] for one in order for run in one.scored if metric.name in run.scores
+    ]
+    known = [value for value in values if math.isfinite(value)]
+    scale = Scale(min(known), max(known), 5, BAR_WIDTH - 5)
     bars = {}
     for one in order:
         if (interval := ranked.intervals.get(one.label)) is None:
             continue
         bars[one.label] = {
             "at": scale(interval.mean),
-            "start": scale(interval.low),
-            "end": scale(interval.high),
+            "start": scale(max(interval.low, scale.low)),
+            "end": scale(min(interval.high, scale.high)),
             "runs": [
                 {
                     "at": scale(run.scores[metric.name]["mean"]),
@@ -113,7 +116,12 @@ def cost_chart(order: Sequence[Contestant], metric: MetricInfo) -> dict[str, Any
             ends = [(LEFT, level, 0.0, points[-1]), (CHART_WIDTH - RIGHT, level, longest, points[-1])]
         else:
             ends = [
-                (x(point["device_seconds"]), y(point["scores"][metric.name]["mean"]), point["device_seconds"], point)
+                (
+                    x(point["device_seconds"]),
+                    y(point["scores"][metric.name]["mean"]),
+                    point["device_seconds"],
+                    point,
+                )
                 for point in points
             ]
         lines.append(
@@ -143,7 +151,9 @@ def cost_chart(order: Sequence[Contestant], metric: MetricInfo) -> dict[str, Any
     }
 
 
-def view_plot(order: Sequence[Contestant], metric: MetricInfo, views: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def view_plot(
+    order: Sequence[Contestant], metric: MetricInfo, views: Sequence[dict[str, Any]]
+) -> dict[str, Any] | None:
     """Every view's score, a point per contestant and view, the views in the order of their names.
 
     A point is the mean over the contestant's runs, and a thin line reaches from the worst to the best of them.
@@ -209,6 +219,7 @@ def view_plot(order: Sequence[Contestant], metric: MetricInfo, views: Sequence[d
         "right": round(width) - RIGHT,
         "bottom": CHART_HEIGHT - BOTTOM,
         "y_ticks": [{"at": y(tick), "text": f"{tick:g}"} for tick in ticks(y.low, y.high, 5)],
+        "x_ticks": [],
         "names": [
             {"at": x(index + 0.5), "text": view["name"]} for index, view in _some(views, (width - LEFT) / 90)
         ],

@@ -111,7 +111,9 @@ def _write_view(
         try:
             kept = keeper.find(run_folder, answer, view)
             if kept is None:
-                kept = keeper.keep(run_folder, answer, view, photo, read_answer(run_folder, answer, *size), mask)
+                kept = keeper.keep(
+                    run_folder, answer, view, photo, read_answer(run_folder, answer, *size), mask
+                )
         except FileNotFoundError:
             answers[run.id] = RunPictures(None, None, f"there is no file {path.name}")
         except ValueError as error:

@@ -48,16 +48,32 @@ DIM = 0.3
 DIM_TOWARDS = 128.0
 """The grey that those pixels go towards, so that they stand out from dark and from light pictures alike."""
 
-SCALE_COLOURS = (
-    "#000004 #180f3d #440f76 #721f81 #9e2f7f #cd4071 #f1605d #fd9668 #feca8d #fcfdbf".split()
-)  # Magma, by Nathaniel Smith and Stéfan van der Walt, at ten places
+SCALE_COLOURS = [
+    "#000004",
+    "#180f3d",
+    "#440f76",
+    "#721f81",
+    "#9e2f7f",
+    "#cd4071",
+    "#f1605d",
+    "#fd9668",
+    "#feca8d",
+    "#fcfdbf",
+]  # Magma, by Nathaniel Smith and Stéfan van der Walt, at ten places
 """The error maps' colours from 0 to 1, evenly spaced, linear in between: for the page's legend."""
 
 _STOPS = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in SCALE_COLOURS], np.float64)
-_PALETTE = np.stack(
-    [np.interp(np.linspace(0, len(_STOPS) - 1, 256), np.arange(len(_STOPS)), _STOPS[:, channel]) for channel in range(3)],
-    axis=-1,
-).round().astype(np.uint8)
+_PALETTE = (
+    np.stack(
+        [
+            np.interp(np.linspace(0, len(_STOPS) - 1, 256), np.arange(len(_STOPS)), _STOPS[:, channel])
+            for channel in range(3)
+        ],
+        axis=-1,
+    )
+    .round()
+    .astype(np.uint8)
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +102,13 @@ class Keeper:
         self.lossless = is_lossless(capture)
 
     def keep(
-        self, run: Path, answer: str, view: CaptureView, photo: np.ndarray, rendering: np.ndarray, mask: np.ndarray | None
+        self,
+        run: Path,
+        answer: str,
+        view: CaptureView,
+        photo: np.ndarray,
+        rendering: np.ndarray,
+        mask: np.ndarray | None,
     ) -> Kept:
         """Make what is kept of a rendering.
 
@@ -149,7 +171,14 @@ class Keeper:
     def _identity(self, rendering: Path) -> list[Any]:
         """What tells a rendering from one that was written at its place later."""
         status = rendering.stat()
-        return [FORMAT, self._capture.hash, self.lossless, str(rendering.parent.name), status.st_size, status.st_mtime_ns]
+        return [
+            FORMAT,
+            self._capture.hash,
+            self.lossless,
+            str(rendering.parent.name),
+            status.st_size,
+            status.st_mtime_ns,
+        ]
 
 
 def keeping(capture: Capture) -> Keep:
@@ -157,9 +186,16 @@ def keeping(capture: Capture) -> Keep:
     keeper = Keeper(capture)
 
     def keep(
-        run: Path, answer: str, view: CaptureView, photo: np.ndarray, rendering: np.ndarray, mask: np.ndarray | None
+        run: Path,
+        answer: str,
+        view: CaptureView,
+        photo: np.ndarray,
+        rendering: np.ndarray,
+        mask: np.ndarray | None,
     ) -> None:
-        with contextlib.suppress(OSError):  # the disk is full: no run fails for it, and the page tries again, and says so
+        with contextlib.suppress(
+            OSError
+        ):  # the disk is full: no run fails for it, and the page tries again, and says so
             keeper.keep(run, answer, view, photo, rendering, mask)
 
     return keep

@@ -1,17 +1,18 @@
 """Quality against device seconds, one chart per metric: what Plotly draws, as plain data.
 
-Colours are not decided here: a trace names its run's slot, and the page's script takes the colour from the
+Colours are not decided here: a trace names its contestant's slot, and the page's script takes the colour from the
 style sheet, so that light, dark and print each have their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from .data import FLOOR, MetricInfo, ReportRun, labels
-
-SLOTS = 8
-"""How many colours the style sheet has for runs; with more they come again, dashed and marked otherwise."""
+from ..lang import Texts
+from .contestants import Contestant
+from .data import MetricInfo, ReportRun
+from .figures import SLOTS
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up")
@@ -24,29 +25,31 @@ def plotly_script() -> str:
     return offline.get_plotlyjs()
 
 
-def curve_charts(runs: list[ReportRun], metrics: list[MetricInfo]) -> list[dict[str, Any]]:
-    """One chart per metric that any run has a curve of.
+def curve_charts(
+    order: Sequence[Contestant], metrics: Sequence[MetricInfo], t: Texts
+) -> list[dict[str, Any]]:
+    """One chart per metric that any run has a curve of: a trace per run, the runs of a contestant in one colour.
 
     Returns:
         ``{"metric", "title", "unit", "note", "traces"}`` each; a trace has Plotly's ``x`` (device seconds),
-        ``y``, ``name``, ``text`` (steps), ``mode``, and ``slot``, ``dash``, ``symbol``.
+        ``y``, ``name``, ``text`` (steps), ``mode``, ``shown`` (in the legend), and ``slot``, ``dash``, ``symbol``.
     """
     charts = []
+    runs = [run for one in order for run in one.runs]
     for metric in metrics:
         longest = max((point["device_seconds"] for run in runs for point in run.curve), default=0.0)
-        traces = [
-            trace
-            for index, run in enumerate(runs)
-            if (trace := _trace(index, run, metric, labels(runs)[run.id], longest)) is not None
-        ]
+        traces = []
+        for index, one in enumerate(order):
+            shown = [run for run in one.runs if any(metric.name in point["scores"] for point in run.curve)]
+            for place, run in enumerate(shown):
+                traces.append({**_trace(index, one, run, metric, longest, t), "shown": place == 0})
         if traces:
-            note = "higher is better" if metric.higher_is_better else "lower is better"
             charts.append(
                 {
                     "metric": metric.name,
                     "title": metric.title,
                     "unit": metric.unit,
-                    "note": note,
+                    "note": t("metric.higher" if metric.higher_is_better else "metric.lower"),
                     "traces": traces,
                 }
             )
@@ -54,24 +57,17 @@ def curve_charts(runs: list[ReportRun], metrics: list[MetricInfo]) -> list[dict[
 
 
 def _trace(
-    index: int, run: ReportRun, metric: MetricInfo, label: str, longest: float
-) -> dict[str, Any] | None:
+    index: int, one: Contestant, run: ReportRun, metric: MetricInfo, longest: float, t: Texts
+) -> dict[str, Any]:
     points = [point for point in run.curve if metric.name in point["scores"]]
-    if not points:
-        return None
     style = {"slot": index % SLOTS, "symbol": _SYMBOLS[index // SLOTS % len(_SYMBOLS)]}
-    if (
-        run.method == FLOOR
-    ):  # it does not train: its score holds at any time, so it is a level to compare with
+    if one.is_floor:  # it does not train: its score holds at any time, so it is a level to compare with
         value = points[-1]["scores"][metric.name]["mean"]
-        name = f"{label} (the floor)"
-        x = [0.0, max(longest, 1.0)]
-        text = ["does not train"] * len(x)
         return {
-            "x": x,
-            "y": [value] * len(x),
-            "name": name,
-            "text": text,
+            "x": [0.0, max(longest, 1.0)],
+            "y": [value, value],
+            "name": f"{one.label} ({t('ranking.floor')})",
+            "text": [t("curves.no_training")] * 2,
             "mode": "lines",
             "dash": "dot",
             **style,
@@ -79,8 +75,8 @@ def _trace(
     return {
         "x": [point["device_seconds"] for point in points],
         "y": [point["scores"][metric.name]["mean"] for point in points],
-        "name": label,
-        "text": [f"{point['steps']:,} steps" for point in points],
+        "name": one.label,
+        "text": [f"{run.id}, {t('curves.steps', steps=format(point['steps'], ','))}" for point in points],
         "mode": "lines+markers",
         "dash": _DASHES[index // SLOTS % len(_DASHES)],
         **style,

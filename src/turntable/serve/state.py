@@ -265,7 +265,7 @@ class Reader:
             "log": f"{run_url(row['id'])}/log",
             "colour": colour,
             "state": row["state"],
-            "state_text": t(f"serve.states.{row['state']}"),
+            "state_text": t("serve.interrupted" if row["state"] == "interrupted" else f"state.{row['state']}"),
             "fraction": round(row["fraction"], 3),
             "used": f"{row['fraction']:.0%}",
             "left": "" if left is None else f"{left:,.0f}",

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
 from ..errors import TurntableError
 from .spread import block_length, spread
@@ -228,7 +227,7 @@ def _check(samples: Sequence[Sample], level: float) -> int:
         raise TurntableError(
             f"Contestants have different names; {twice!r} is there {names.count(twice)} times."
         )
-    views: int | None = None
+    first: Sample | None = None
     for sample in samples:
         if sample.scores.ndim != 2:
             raise TurntableError(
@@ -245,13 +244,13 @@ def _check(samples: Sequence[Sample], level: float) -> int:
             raise TurntableError(
                 f"Scores are finite numbers; {sample.name} has {wrong}. Count such a run as failed."
             )
-        if views is not None and sample.scores.shape[1] != views:
+        first = first or sample
+        if sample.scores.shape[1] != first.scores.shape[1]:
             raise TurntableError(
                 f"Contestants are compared on the same held-out views; {sample.name} has {sample.scores.shape[1]} and "
-                f"{samples[0].name} {views}. Score them on one split."
+                f"{first.name} {first.scores.shape[1]}. Score them on one split."
             )
-        views = sample.scores.shape[1]
-    return views or 0
+    return first.scores.shape[1] if first else 0
 
 
 def _interval(
@@ -262,14 +261,11 @@ def _interval(
     if first.shape[-1] < 2:
         mean = float(first.mean() if second is None else first.mean() - second.mean()) * sign
         return Interval(mean, -math.inf, math.inf, level), 1.0
-    estimate, error, freedom = (float(value) for value in spread(first, second, block))
-    estimate = sign * estimate if second is None or abs(estimate) > ROUND_OFF * largest else 0.0
-    if error <= ROUND_OFF * largest:
-        return Interval(estimate, estimate, estimate, level), 1.0 if estimate == 0 else 0.0
-    half = float(stdtrit(freedom, (1 + level) / 2)) * error
-    return Interval(estimate, estimate - half, estimate + half, level), 2 * float(
-        stdtr(freedom, -abs(estimate) / error)
-    )
+    found = spread(first, second, block)
+    mean, half = float(found.mean) * sign, float(found.half_width(1 - level))
+    if second is not None and abs(mean) <= ROUND_OFF * largest:
+        return Interval(0.0, -half, half, level), 1.0
+    return Interval(mean, mean - half, mean + half, level), float(found.p())
 
 
 def _pairs(finished: Sequence[Sample], sign: float, block: int, level: float) -> tuple[Pair, ...]:

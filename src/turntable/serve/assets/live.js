@@ -163,8 +163,7 @@ function connect() {
 // Browsers have few connections to one server: a page that nobody sees holds none.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden && source) source.close();
-  else if (!document.hidden) if (!only) setInterval(() => { if (parts.turns && !document.hidden) showLanes(); }, 5000);
-if (!document.hidden) connect();
+  else if (!document.hidden) connect();
 });
 
 document.addEventListener("submit", async (event) => {

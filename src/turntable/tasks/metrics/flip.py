@@ -54,18 +54,20 @@ def error_map(photo: np.ndarray, rendering: np.ndarray, mask: np.ndarray | None 
         ValueError: the shapes differ.
     """
     pictures = photo, rendering, mask
-    if all(mine is theirs for mine, theirs in zip(getattr(_last, "pictures", ()), pictures, strict=False)):
-        if (found := getattr(_last, "map", None)) is not None:
-            return found
+    last, found = getattr(_last, "found", ((None, None, None), None))
+    if found is not None and all(ours is theirs for ours, theirs in zip(pictures, last, strict=True)):
+        return found
     if photo.shape != rendering.shape:
         raise ValueError(f"pictures of one shape are compared, not {photo.shape} and {rendering.shape}")
     if mask is None:
         error = flip_map(photo, rendering)
     else:
         grey = np.uint8(128)
-        error = flip_map(*(np.where(mask[..., None], picture, grey).astype(np.uint8) for picture in (photo, rendering)))
+        error = flip_map(
+            *(np.where(mask[..., None], picture, grey).astype(np.uint8) for picture in (photo, rendering))
+        )
     error.setflags(write=False)
-    _last.pictures, _last.map = pictures, error
+    _last.found = pictures, error
     return error
 
 
