@@ -15,10 +15,14 @@ def serve(
     host: Annotated[
         str,
         typer.Option(
-            "--host", metavar="ADDRESS", help="Where to listen. Anything but this machine alone needs a token."
+            "--host",
+            metavar="ADDRESS",
+            help="Where to listen. Anything but this machine alone needs a token.",
         ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", metavar="N", help="The port; 0 for any that is free.")] = 8650,
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", help="The port; 0 for any that is free.")
+    ] = 8650,
     token_file: Annotated[
         Path | None,
         typer.Option(

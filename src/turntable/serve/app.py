@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode
 
 import jinja2
@@ -23,7 +23,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import TurntableError
 from ..lang import Texts, texts
 from .logs import read_log
-from .security import FILE_CSP, METHODS, PAGE_CSP, Keeper, host_is_ours, is_same_origin, page_headers, token_matches
+from .security import (
+    FILE_CSP,
+    METHODS,
+    PAGE_CSP,
+    Keeper,
+    host_is_ours,
+    is_same_origin,
+    page_headers,
+    token_matches,
+)
 from .sending import file_answer, inserted_answer, open_shown, policy_of
 from .state import Reader, run_url
 from .stream import Parts, Stream, Viewer
@@ -157,7 +166,9 @@ class Live:
         if not (since.isascii() and since.isdigit() and len(since) < 19):
             raise HTTPException(400, self.t("serve.errors.offset"))
         folder = await self._read(self._reader.folder, request.path_params["run"])
-        return JSONResponse(await asyncio.to_thread(read_log, folder, int(since)), headers=page_headers(FILE_CSP))
+        return JSONResponse(
+            await asyncio.to_thread(read_log, folder, int(since)), headers=page_headers(FILE_CSP)
+        )
 
     async def log_file(self, request: Request) -> Response:
         """The log as a file, in parts if the browser asks so."""
@@ -173,22 +184,26 @@ class Live:
 
     async def to_folder(self, request: Request) -> Response:
         """A report's addresses are relative to its folder."""
+        self._report(request).close()
         name = quote(request.path_params["capture"], safe="")
         return RedirectResponse(f"/reports/{name}/", 307, headers=page_headers(FILE_CSP))
 
     async def report(self, request: Request) -> Response:
         """The page of a capture, with a bar that leads back and tells whether there are newer scores."""
         name = request.path_params["capture"]
-        try:
-            file = open_shown(self.folder / "reports", f"{name}/index.html")
-        except OSError:
-            raise HTTPException(404) from None
+        file = self._report(request)
         captures = (await self.stream.now()).parts["captures"]
         known = next((capture for capture in captures if capture["name"] == name), None)
         bar = self._template("bar.html").render(capture=known, csrf=self.keeper.csrf(request.state.session))
         answer = inserted_answer(file, request.headers, bar.encode(), PAGE_CSP, request.method == "HEAD")
         answer.headers["referrer-policy"] = "same-origin"  # for its form
         return self._with_session(request, answer)
+
+    def _report(self, request: Request) -> IO[bytes]:
+        try:
+            return open_shown(self.folder / "reports", f"{request.path_params['capture']}/index.html")
+        except OSError:
+            raise HTTPException(404) from None
 
     async def report_file(self, request: Request) -> Response:
         """A file of a page."""

@@ -37,7 +37,9 @@ SCENE_CSP = (
 """For the static 3D views, whose client is made of inline scripts. The sandbox gives them an origin of their own: they can
 neither read another page nor send anything with the user's cookies."""
 
-FILE_CSP = "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+FILE_CSP = (
+    "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+)
 """For whatever is no page: a picture, a video, a log."""
 
 

@@ -155,7 +155,9 @@ async def _chunks(file: IO[bytes], first: int, last: int, start: bytes = b"") ->
         file.seek(first)
         while first < last:
             data = await asyncio.to_thread(file.read, min(CHUNK_BYTES, last - first))
-            if not data:  # it was cut short meanwhile: the connection ends before the length that was promised
+            if (
+                not data
+            ):  # it was cut short meanwhile: the connection ends before the length that was promised
                 return
             first += len(data)
             yield data

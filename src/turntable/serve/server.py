@@ -30,7 +30,9 @@ def read_token(file: Path) -> str:
     try:
         token = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise TurntableError(f"--token-file is a text file with a token, but {file} can't be read: {error}.") from None
+        raise TurntableError(
+            f"--token-file is a text file with a token, but {file} can't be read: {error}."
+        ) from None
     if len(token) < LEAST_TOKEN or not token.isprintable():
         raise TurntableError(
             f"A token has at least {LEAST_TOKEN} characters, all on one line; that of {file} has {len(token)}. "
@@ -61,7 +63,9 @@ def listen(host: str, port: int) -> socket.socket:
             found.close()
             raise
     except socket.gaierror as error:
-        raise TurntableError(f"--host is an address of this machine; {host!r} is none ({error.strerror}).") from None
+        raise TurntableError(
+            f"--host is an address of this machine; {host!r} is none ({error.strerror})."
+        ) from None
     except OSError as error:
         why = remedies.get(error.errno or 0, error.strerror or str(error))
         raise TurntableError(f"Can't listen on {host}, port {port}: {why}.") from None

@@ -142,7 +142,9 @@ class Reader:
         self._version: object = None
         self._looked = 0.0
 
-    def look(self, writing: frozenset[str] = frozenset(), failed: Mapping[str, str] = MappingProxyType({})) -> Parts | None:
+    def look(
+        self, writing: frozenset[str] = frozenset(), failed: Mapping[str, str] = MappingProxyType({})
+    ) -> Parts | None:
         """All parts; None where nothing can have changed since they were asked for last.
 
         Args:
@@ -192,7 +194,9 @@ class Reader:
             (t("serve.run.seed"), str(document["seed"])),
             *((name, str(value)) for name, value in sorted(document["settings"].items())),
         ]
-        titles = {name: " ".join(filter(None, (metric.title, metric.unit))) for name, metric in metrics().items()}
+        titles = {
+            name: " ".join(filter(None, (metric.title, metric.unit))) for name, metric in metrics().items()
+        }
         named = list(dict.fromkeys(name for point in document["curve"] for name in point["scores"]))
         marks = [
             {
@@ -231,9 +235,7 @@ class Reader:
         colours = {row["id"]: methods.index(row["method"]) % COLOURS for row in view.runs}
         scored = self._scored(names)
         holding = {device["run"] for device in view.devices}
-        turns = [
-            turn for turn in _turns(self._bench) if turn.ended is not None or turn.run in holding
-        ]
+        turns = [turn for turn in _turns(self._bench) if turn.ended is not None or turn.run in holding]
         waiting = any(row["state"] in ("queued", "interrupted") for row in view.runs)
         t = self._texts
         return {
@@ -265,7 +267,9 @@ class Reader:
             "log": f"{run_url(row['id'])}/log",
             "colour": colour,
             "state": row["state"],
-            "state_text": t("serve.interrupted" if row["state"] == "interrupted" else f"state.{row['state']}"),
+            "state_text": t(
+                "serve.interrupted" if row["state"] == "interrupted" else f"state.{row['state']}"
+            ),
             "fraction": round(row["fraction"], 3),
             "used": f"{row['fraction']:.0%}",
             "left": "" if left is None else f"{left:,.0f}",
@@ -333,7 +337,9 @@ class Reader:
         return found
 
 
-def curve(points: Sequence[tuple[float, float]], width: float = 320.0, height: float = 120.0) -> dict[str, Any] | None:
+def curve(
+    points: Sequence[tuple[float, float]], width: float = 320.0, height: float = 120.0
+) -> dict[str, Any] | None:
     """A curve ready to be drawn, in a box of ``width`` × ``height``; None where there are no two points.
 
     Args:
@@ -345,7 +351,8 @@ def curve(points: Sequence[tuple[float, float]], width: float = 320.0, height: f
     low, high = min(mean for _, mean in points), max(mean for _, mean in points)
     scale = (high - low) or 1.0
     drawn = [
-        (round(width * seconds / most, 1), round(height * (1 - (mean - low) / scale), 1)) for seconds, mean in points
+        (round(width * seconds / most, 1), round(height * (1 - (mean - low) / scale), 1))
+        for seconds, mean in points
     ]
     return {
         "width": width,

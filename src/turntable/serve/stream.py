@@ -194,7 +194,10 @@ class Stream:
             spent = time.process_time()
             try:
                 await self._look_again()
-            except (TurntableError, OSError) as error:  # a full disk, a record that is being made again: it may pass
+            except (
+                TurntableError,
+                OSError,
+            ) as error:  # a full disk, a record that is being made again: it may pass
                 logging.getLogger(__name__).warning("%s", error)
             last = self._last
             if last is not None and last is not shown:

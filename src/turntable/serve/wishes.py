@@ -102,7 +102,9 @@ class Pages:
                 try:
                     _, said = await process.communicate()
                 finally:
-                    with contextlib.suppress(ProcessLookupError):  # it has ended by itself, but for when we are stopped
+                    with contextlib.suppress(
+                        ProcessLookupError
+                    ):  # it has ended by itself, but for when we are stopped
                         process.terminate()
             if process.returncode != 0:
                 lines = said.decode("utf-8", "replace").strip().splitlines()
