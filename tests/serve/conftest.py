@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from serve.live_bench import ORIGIN, PORT, Server
 from starlette.testclient import TestClient
 
 from conftest import make_capture
+from serve.live_bench import ORIGIN, PORT, Server
 from turntable.bench import Bench
 from turntable.serve.app import make_app
 from turntable.serve.security import Keeper

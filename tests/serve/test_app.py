@@ -12,10 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serve.live_bench import EVIL, ORIGIN, PORT, change, csrf_of, new_run, score
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from serve.live_bench import EVIL, ORIGIN, PORT, change, csrf_of, new_run, score
 from turntable.bench import Bench
 from turntable.record import State
 from turntable.serve.logs import MOST_BYTES

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from serve.live_bench import EVIL, Server, change, new_run
 
+from serve.live_bench import EVIL, Server, change, new_run
 from turntable.bench import Bench
 from turntable.record import State
 

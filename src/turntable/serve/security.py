@@ -140,8 +140,8 @@ def page_headers(csp: str, cache: str = "no-store", referrer: str = "no-referrer
     Args:
         csp: its Content-Security-Policy.
         cache: its Cache-Control.
-        referrer: its Referrer-Policy. Pages with forms say ``same-origin``: under ``no-referrer`` browsers hide the origin of
-            a form, by which we know that it was our page's.
+        referrer: its Referrer-Policy. Pages with forms say ``same-origin``: under ``no-referrer`` browsers hide a form's
+            origin, by which we know that it was our page's.
     """
     return {
         "content-security-policy": csp,

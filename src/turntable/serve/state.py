@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -235,7 +235,7 @@ class Reader:
         colours = {row["id"]: methods.index(row["method"]) % COLOURS for row in view.runs}
         scored = self._scored(names)
         holding = {device["run"] for device in view.devices}
-        turns = [turn for turn in _turns(self._bench) if turn.ended is not None or turn.run in holding]
+        turns = [self._ended(turn, holding) for turn in _turns(self._bench)]
         waiting = any(row["state"] in ("queued", "interrupted") for row in view.runs)
         t = self._texts
         return {
@@ -280,6 +280,13 @@ class Reader:
             "remark": "; ".join(remark for remark in remarks if remark),
             "can": allowed(row["state"], row["wish"], row["pausable"]),
         }
+
+    def _ended(self, turn: Turn, holding: Container[str]) -> Turn:
+        """A turn whose supervisor was killed ended with the last that its run told of."""
+        if turn.ended is not None or turn.run in holding:
+            return turn
+        last = _written(self._bench.runs_folder / turn.run / "events.jsonl") or 0.0
+        return replace(turn, ended=max(last, turn.started), why=self._texts("serve.interrupted"))
 
     def _device(self, device: dict[str, Any]) -> str:
         """Who holds a device. For how long is seen in the timeline: it would change with every look."""

@@ -126,6 +126,7 @@ class Stream:
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._looking = asyncio.Lock()
+        self._wishes = self._seen = 0  # what was changed from here, and what the last look has seen of it
         self._closed = False
 
     @property
@@ -135,10 +136,14 @@ class Stream:
 
     async def now(self) -> Look:
         """What is to be seen: the last look, if somebody watches anyway or it is young; else a new one."""
-        if self._last is None or time.monotonic() - self._last.at > PERIOD_S:
+        if not self._is_young(PERIOD_S):
             await self._look_again()
         assert self._last is not None
         return self._last
+
+    def _is_young(self, age_s: float) -> bool:
+        last = self._last
+        return last is not None and self._seen == self._wishes and time.monotonic() - last.at < age_s
 
     async def join(self) -> Viewer:
         """A new viewer, to whom all parts have been offered."""
@@ -161,7 +166,8 @@ class Stream:
             self._hurry.set()
 
     def hurry(self) -> None:
-        """Look at once: something was changed from here."""
+        """Look at once: something was changed from here, and whoever changed it wants to see it."""
+        self._wishes += 1
         self._hurry.set()
 
     def close(self) -> None:
@@ -173,8 +179,9 @@ class Stream:
 
     async def _look_again(self) -> None:
         async with self._looking:
-            if self._last is not None and time.monotonic() - self._last.at < AT_ONCE_S:
+            if self._is_young(AT_ONCE_S):
                 return  # who waited here for another's look takes it
+            self._seen = self._wishes
             parts = await self._look()
             if parts is not None:
                 self._last = Look(parts)
@@ -182,15 +189,13 @@ class Stream:
                 self._last.at = time.monotonic()
 
     async def _watch(self) -> None:
-        beat = time.monotonic()
         shown = self._last
+        told = time.monotonic()
         period = PERIOD_S
         while self._viewers and not self._closed:
             self._hurry.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), period)
-            if not self._viewers or self._closed:
-                return
             spent = time.process_time()
             try:
                 await self._look_again()
@@ -199,18 +204,25 @@ class Stream:
                 OSError,
             ) as error:  # a full disk, a record that is being made again: it may pass
                 logging.getLogger(__name__).warning("%s", error)
-            last = self._last
-            if last is not None and last is not shown:
-                told = changes(shown.parts, last.parts) if shown else last.parts
-                shown = last
-                if told:
-                    data = event("changes", last.time, told)
-                    for viewer in tuple(self._viewers):
-                        viewer.offer(data, lambda: last.whole)
-                    beat = time.monotonic()
-            if time.monotonic() - beat > HEARTBEAT_S:
-                beat = time.monotonic()
-                for viewer in tuple(self._viewers):
-                    viewer.offer(HEARTBEAT, lambda: HEARTBEAT)
-            await asyncio.sleep(0)  # lets those who were told something send it, so that it is counted
+            if self._tell(shown) or (time.monotonic() - told > HEARTBEAT_S and self._beat()):
+                told = time.monotonic()
+            shown = self._last
+            await asyncio.sleep(0)  # those who were told something send it now, so that it is counted
             period = next_period(time.process_time() - spent)
+
+    def _tell(self, shown: Look | None) -> bool:
+        """Tell all viewers what has changed since they were ``shown`` something; whether anything has."""
+        last = self._last
+        if last is None or last is shown:
+            return False
+        changed = changes(shown.parts, last.parts) if shown else last.parts
+        if changed:
+            data = event("changes", last.time, changed)
+            for viewer in tuple(self._viewers):
+                viewer.offer(data, lambda: last.whole)
+        return bool(changed)
+
+    def _beat(self) -> bool:
+        for viewer in tuple(self._viewers):
+            viewer.offer(HEARTBEAT, lambda: HEARTBEAT)
+        return True
