@@ -7,6 +7,8 @@ differences have it) and the rest (0.5) are autoregressive along the views, φ a
 of its views. Skewed scores are the same, carried over to an exponential distribution with its tail to the bad side
 (skewness −2).
 
+A last table has what the model of the intervals doesn't: other kinds of likeness along the views, wild and uneven scores.
+
 With ``--rivals``, what simpler intervals cover: Student's t over single views; ours as if the mean over runs were a single
 run; and the percentiles of a bootstrap over single views and runs.
 """
@@ -14,7 +16,7 @@ run; and the percentiles of a bootstrap over single views and runs.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.special import ndtr, stdtrit
@@ -99,6 +101,25 @@ def table(title: str, covers: Covers, sets: int, seed: int, paired: bool, skewed
             print(f"| {views} | {phi:g} | " + " | ".join(cells) + " |", flush=True)
 
 
+def other_kinds(rng: np.random.Generator, sets: int, views: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Scores of one seed, ``[sets, views]``, that aren't autoregressive, uniform or normal, with what they are."""
+    distance = np.abs(np.arange(views)[:, None] - np.arange(views))
+    correlations = {
+        "smooth, exp(−(distance ÷ 2)²)": np.exp(-np.square(distance / 2)),
+        "neighbours alone, 0.5": np.where(distance == 1, 0.5, 0.0) + (distance == 0),
+        "half noise, half φ = 0.7": 0.5 * (distance == 0) + 0.5 * 0.7**distance,
+        "alternating, φ = −0.4": (-0.4) ** distance,
+    }
+    for name, correlation in correlations.items():
+        root = np.linalg.cholesky(correlation + 1e-9 * np.eye(views))
+        yield name, rng.standard_normal((sets, views)) @ root.T
+    yield "wild (Student's t, 3 degrees of freedom)", rng.standard_t(3, (sets, views))
+    yield (
+        "a third of the path 4 times as uneven",
+        (rng.standard_normal((sets, views)) * np.where(np.arange(views) < views / 3, 4, 1)),
+    )
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(
@@ -114,6 +135,15 @@ def main() -> None:
                 f"{what}, {'skewed' if skewed else 'normal'} scores: 95 % intervals that hold the truth (%)"
             )
             table(title, ours, asked.sets, asked.seed, paired, skewed)
+    print(
+        "\nOne contestant's mean, one seed, other kinds of scores: 95 % intervals that hold the truth (%)\n"
+    )
+    print("| scores | " + " | ".join(f"{views} views" for views in VIEWS) + " |")
+    print("|---" * (1 + len(VIEWS)) + "|")
+    columns = [list(other_kinds(np.random.default_rng(asked.seed), asked.sets, views)) for views in VIEWS]
+    for row in zip(*columns, strict=True):
+        cells = [f"{100 * ours(scores[:, None], None).mean():.1f}" for _, scores in row]
+        print(f"| {row[0][0]} | " + " | ".join(cells) + " |")
     if asked.rivals:
         for covers in (single_views, runs_left_out, percentiles):
             title = f"A pair's mean difference, normal scores, {covers.__name__.replace('_', ' ')} (%)"

@@ -30,6 +30,7 @@ from ..worker.ply import encode_points
 from ..worker.png import write_png
 from .alike import Fingerprint, fingerprint
 from .capture import FORMAT, Capture, content_hash, hash_of
+from .dataset import dataset_of, said_in, told_dataset
 from .formats import loader_for
 from .images import SMALLEST_SIDE, Prepared, Unusable, is_picture, prepare
 from .leakage import find_leakage, told_twins
@@ -123,7 +124,7 @@ def add_capture(
     source = source.expanduser().resolve()
     loader = loader_for(source, options.format)
     progress("reading", 0, 0)
-    identity = {"format": loader.FORMAT, "files": _file_hashes(source, loader)}
+    identity = {"format": loader.FORMAT, "files": _file_hashes(source, loader), **told_dataset(source)}
     name = options.name or _name_from(source)
 
     with scratch_folder(captures) as scratch:
@@ -513,7 +514,10 @@ def _same_content(captures: Path, document: dict[str, Any], options: CaptureOpti
     """A capture that is the same in all that methods and scores can depend on, unless another name was asked for."""
     if options.name is not None:
         return None
-    return _find(captures, lambda capture: capture.hash == document["hash"])
+    return _find(
+        captures,
+        lambda capture: capture.hash == document["hash"] and dataset_of(capture) == said_in(document),
+    )
 
 
 def _source_options(options: CaptureOptions, scratch: Path, progress: Progress) -> SourceOptions:

@@ -62,7 +62,8 @@ class HoldOut:
             raise unknown_name("hold-out rule", self.rule, ("every", "segment", "list"))
         if self.rule == "every" and self.every < 2:
             raise TurntableError(
-                f"--every is at least 2 (as is N in --hold-out every:N), so that something is left to train on; not {self.every}."
+                "--every is at least 2 (and so is N of --hold-out every:N), so that something is left to train on; "
+                f"not {self.every}."
             )
         if self.rule == "segment" and not 0 < self.share < 1:
             raise TurntableError(

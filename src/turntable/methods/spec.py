@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from ..errors import TurntableError, unknown_name
 from ..files import read_toml
+from .facts import Fact, Reproduced, parse_facts, parse_reproduced
 
 TASKS = ("views", "surface", "personalise", "edit")
 """Every task of the design; which of them this version can ask is ``turntable.tasks``' business."""
@@ -161,7 +162,9 @@ class Method:
         environment: ``kind`` and what that kind needs.
         run: ``kind`` and ``entry`` (a Python class), or the commands of a program.
         settings: by name.
-        published: facts from papers, with the protocol that they used.
+        published: facts from papers, with the protocol that they used, as ``method.toml`` has them.
+        facts: the same, one for each number.
+        reproduces: the published methods that it implements, each with the settings that make it so.
         origin: ``built in``, ``bench`` or ``folder``.
         devices: the kinds of device that it runs on.
     """
@@ -176,6 +179,8 @@ class Method:
     run: dict[str, Any]
     settings: dict[str, Setting] = field(default_factory=dict)
     published: tuple[dict[str, Any], ...] = ()
+    facts: tuple[Fact, ...] = ()
+    reproduces: tuple[Reproduced, ...] = ()
     origin: str = "bench"
     devices: tuple[str, ...] = DEVICES
 
@@ -234,6 +239,8 @@ class Method:
             run=run,
             settings=parsed,
             published=tuple(table.get("published", ())),
+            facts=parse_facts(path, table.get("published", []), name),
+            reproduces=parse_reproduced(path, table.get("reproduces", [])),
             origin=origin,
             devices=_devices(path, table),
         )

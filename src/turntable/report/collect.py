@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from ..record import RunRow
 from ..results import run_document, runs_on
 from ..run import Asked
 from ..tasks.metrics import metrics
+from ..tasks.published import Beside, Ours, beside, load_published
 from ..tasks.views import answers_folder
 from ..turns.watcher import Watcher
+from .contestants import contestants
 from .data import MetricInfo, ReportData, ReportRun
 from .page import build_page
 
@@ -75,6 +78,39 @@ def collect(
         created=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         lang=options.lang or bench.settings().lang,
         leaks=tuple(leakage_of(capture)),
+        published=_published(bench, capture, rows, runs),
+    )
+
+
+def _published(
+    bench: Bench, capture: Capture, rows: Sequence[RunRow], runs: list[ReportRun]
+) -> tuple[Beside, ...]:
+    """Published numbers on this capture's scene: of the methods that ours implement beside ours, the rest by themselves."""
+    methods = {run.id: _method(bench.run_folder(run.id).asked()) for run in runs}
+    known = load_published(
+        bench.folder / "published", [fact for method in methods.values() if method for fact in method.facts]
+    )
+    documents = {row.id: run_document(bench, row) for row in rows}
+    found: list[Beside] = []
+    for one in contestants(runs):
+        if not one.scored:
+            continue
+        first = one.scored[0]
+        method = methods[first.id]
+        ours = Ours.of_run(documents[first.id], method.reproduces if method else ())
+        means = {metric: mean for metric in ours.values if (mean := one.mean_of(metric)) is not None}
+        rows_of = beside(capture, replace(ours, values=means), known)
+        found += [replace(row, our_method=one.label) for row in rows_of]
+    ours_too = {(row.method, row.metric, row.source) for row in found if row.same_method}
+    others = {
+        (row.method, row.metric, row.source): replace(row, ours=None) for row in found if not row.same_method
+    }
+    rest = [row for key, row in others.items() if key not in ours_too]
+    return tuple(
+        sorted(
+            [*(row for row in found if row.same_method), *rest],
+            key=lambda row: (not row.same_method, row.metric, row.method),
+        )
     )
 
 

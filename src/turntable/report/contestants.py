@@ -97,8 +97,8 @@ def in_order(data: ReportData) -> list[Contestant]:
     return sorted(contestants(data.runs), key=key)
 
 
-def ranking(data: ReportData, metric: MetricInfo) -> Ranking | None:
-    """The statistics of ``metric``; None where nothing was scored by it."""
+def samples_of(data: ReportData, metric: MetricInfo) -> list[Sample]:
+    """The scores of every contestant by ``metric``, of its runs that have all views."""
     views = [view.name for view in data.capture.held_out]
     samples = []
     for one in contestants(data.runs):
@@ -109,6 +109,12 @@ def ranking(data: ReportData, metric: MetricInfo) -> Ranking | None:
         ]
         scores = np.array(rows, np.float64).reshape(len(rows), len(views))
         samples.append(Sample(one.label, scores, failed=len(one.failed)))
+    return samples
+
+
+def ranking(data: ReportData, metric: MetricInfo) -> Ranking | None:
+    """The statistics of ``metric``; None where nothing was scored by it."""
+    samples = samples_of(data, metric)
     if not any(len(sample.scores) for sample in samples):
         return None
     return rank(samples, metric.higher_is_better)

@@ -7,9 +7,11 @@ from typing import Any
 
 from ..captures.capture import Capture
 from ..lang import Texts, texts
+from ..tasks.published import Beside
+from ..tasks.sensitivity import VARIANTS, sensitivity
 from ..tasks.statistics import Ranking
 from .answer import answer, lead, number, with_unit
-from .contestants import Contestant, in_order, ranking
+from .contestants import Contestant, in_order, ranking, samples_of
 from .data import MetricInfo, ReportData, ReportRun
 from .figures import SLOTS, cost_chart, interval_bars, view_plot
 from .images import ViewPictures
@@ -80,8 +82,8 @@ def context(
         "background": _colour(data.capture.background),
         "paper_url": paper_url,
         "films": _films(data, order),
-        "sensitivity": _sensitivity(data, order, pictures, t),
-        "published": [_beside(one, data) for one in data.published],
+        "sensitivity": _sensitivity(data, order, pictures, ranked, metric, t) if ranked and metric else None,
+        "published": [_beside(one, data, t) for one in data.published],
         "single_file": single_file,
         "inline": _inline(data, order, views, t, single_file),
     }
@@ -401,14 +403,87 @@ def _films(data: ReportData, order: Sequence[Contestant]) -> list[dict[str, Any]
 
 
 def _sensitivity(
-    data: ReportData, order: Sequence[Contestant], pictures: dict[str, ViewPictures], t: Texts
+    data: ReportData,
+    order: Sequence[Contestant],
+    pictures: dict[str, ViewPictures],
+    ranked: Ranking,
+    metric: MetricInfo,
+    t: Texts,
 ) -> dict[str, Any] | None:
-    """How the order of the contestants depends on the metric, the size and the quantisation."""
-    return None
+    """How the order of the contestants depends on the metric, the size, the quantisation and the way to sum up."""
+    names = [one.label for one in order if one.label in ranked.intervals]
+    if len(names) < 2:
+        return None
+    samples = {one.name: samples_of(data, one) for one in data.metrics}
+    shifts = sensitivity(samples, ranked, _variant_means(data, order, pictures))
+    titles = {one.name: one.title for one in data.metrics}
+    first = {
+        "title": metric.title,
+        "definition": metric.definition,
+        "cells": [number(ranked.intervals[name].mean, metric) for name in names],
+        "swaps": [],
+    }
+    rows = [
+        {
+            "title": titles.get(shift.variant.name) or t(f"variants.{shift.variant.name}"),
+            "definition": shift.variant.definition,
+            "cells": [
+                _digits(shift.means[name], shift.variant.name) if name in shift.means else "–"
+                for name in names
+            ],
+            "swaps": [
+                t(
+                    "sensitivity.decided" if swap.decided else "sensitivity.swap",
+                    first=swap.behind,
+                    second=swap.ahead,
+                )
+                for swap in shift.swaps
+            ],
+        }
+        for shift in shifts
+        if shift.means
+    ]
+    return {"names": names, "rows": [first, *rows]}
 
 
-def _beside(one: Any, data: ReportData) -> dict[str, Any]:
-    raise NotImplementedError
+def _digits(value: float, variant: str) -> str:
+    return f"{value:.2f}" if variant.startswith("psnr") else f"{value:.3f}"
+
+
+def _variant_means(
+    data: ReportData, order: Sequence[Contestant], pictures: dict[str, ViewPictures]
+) -> dict[str, dict[str, float]]:
+    """By variant and contestant, the mean over its runs and all views; where one view lacks a value, none."""
+    means: dict[str, dict[str, float]] = {name: {} for name in VARIANTS}
+    for name in VARIANTS:
+        for one in order:
+            values = [
+                (pictures[view.name].runs[run.id].variants or {}).get(name)
+                for run in one.scored
+                for view in data.capture.held_out
+            ]
+            known = [value for value in values if value is not None]
+            if known and len(known) == len(values):
+                means[name][one.label] = sum(known) / len(known)
+    return means
+
+
+def _beside(one: Beside, data: ReportData, t: Texts) -> dict[str, Any]:
+    metric = next((metric for metric in data.metrics if metric.name == one.metric), None)
+
+    def text(value: float) -> str:
+        return with_unit(value, metric) if metric else f"{value:g}"
+
+    return {
+        "method": one.method,
+        "metric": metric.title if metric else one.metric,
+        "theirs": text(one.value),
+        "ours": f"{text(one.ours)} ({one.our_method})" if one.ours is not None and one.agrees else "–",
+        "agrees": one.agrees,
+        "differences": one.differences,
+        "source": one.source if one.checked else t("published.unchecked", source=one.source),
+        "note": one.note,
+    }
 
 
 def _inline(

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from ..captures.capture import Capture, CaptureView
 from ..errors import TurntableError
-from ..tasks.memorised import Memorised
 from ..tasks.renderings import read_answer
 from ..tasks.views import folder_of
 from .data import ReportRun
-from .kept import Keeper, Kept, dimmed, encoded
+from .kept import Keeper, Kept, Recalled, dimmed, encoded
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class RunPictures:
     error_map: Picture | None
     missing: str | None = None
     variants: dict[str, float] | None = None
-    memorised: Memorised | None = None
+    memorised: Recalled | None = None
 
 
 @dataclass(frozen=True)

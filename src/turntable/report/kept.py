@@ -15,7 +15,7 @@ import contextlib
 import io
 import json
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from PIL import Image
 
 from .. import files
 from ..captures.capture import Capture, CaptureView
-from ..tasks.memorised import Memorised, TrainingPhotos
+from ..tasks.memorised import TrainingPhotos
 from ..tasks.metrics import error_map
 from ..tasks.sensitivity import variants
 from ..tasks.views import Keep
@@ -77,6 +77,14 @@ _PALETTE = (
 
 
 @dataclass(frozen=True)
+class Recalled:
+    """The training photo that a rendering is: every pixel of it, or a copy encoded anew."""
+
+    training: str
+    identical: bool
+
+
+@dataclass(frozen=True)
 class Kept:
     """One rendering: its pictures, and what was found out about it.
 
@@ -89,7 +97,7 @@ class Kept:
     rendering: Path
     error_map: Path
     variants: dict[str, float]
-    memorised: Memorised | None
+    memorised: Recalled | None
 
 
 class Keeper:
@@ -126,7 +134,7 @@ class Keeper:
             rendering = np.repeat(rendering[..., None], 3, axis=-1)
         shown, error, facts = self._paths(run, view)
         shown.parent.mkdir(exist_ok=True)
-        found = self._training_photos().memorised(rendering)
+        found = self._training_photos().memorised(rendering, view.name)
         scores = variants(photo, rendering, mask)
         files.write_bytes(shown, encoded(dimmed(rendering, mask), self.lossless))
         files.write_bytes(
@@ -135,10 +143,11 @@ class Keeper:
         document = {
             "of": self._identity(run / answer),
             "variants": scores,
-            "memorised": None if found is None else asdict(found),
+            "memorised": None if found is None else [found.training, found.identical],
         }
         files.write_json(facts, document)
-        return Kept(shown, error, scores, found)
+        recalled = None if found is None else Recalled(found.training, found.identical)
+        return Kept(shown, error, scores, recalled)
 
     def find(self, run: Path, answer: str, view: CaptureView) -> Kept | None:
         """What is kept of a rendering; None where it must be made (again).
@@ -155,7 +164,7 @@ class Keeper:
         if document.get("of") != identity or not (shown.is_file() and error.is_file()):
             return None
         found = document["memorised"]
-        return Kept(shown, error, document["variants"], None if found is None else Memorised(**found))
+        return Kept(shown, error, document["variants"], None if found is None else Recalled(*found))
 
     def _training_photos(self) -> TrainingPhotos:
         with self._lock:

@@ -17,10 +17,7 @@ from itertools import combinations
 import numpy as np
 
 from ..errors import TurntableError
-from .spread import block_length, spread
-
-ROUND_OFF = 1e-12
-"""Differences below this share of the scores are what adding in another order does to equal numbers."""
+from .spread import ROUND_OFF, block_length, spread
 
 
 @dataclass(frozen=True)
