@@ -60,18 +60,18 @@ class Turn:
 
 
 def last_stretch(turns: Sequence[Turn], now: float) -> list[Turn]:
-    """The turns since the device last had a rest of :data:`REST_S`.
+    """The turns since all devices last had a rest of :data:`REST_S`.
 
     Args:
-        turns: oldest first, none of them open but those that last.
+        turns: in any order; those without an end last.
         now: the time.
     """
-    first = len(turns)
-    begins = now if any(turn.ended is None for turn in turns) else (turns[-1].started if turns else now)
-    while first > 0 and begins - (turns[first - 1].ended or now) < REST_S:
-        first -= 1
-        begins = min(begins, turns[first].started)
-    return list(turns[first:])
+    begins = None
+    for ended, started in sorted(((turn.ended or now, turn.started) for turn in turns), reverse=True):
+        if begins is not None and begins - ended >= REST_S:
+            break
+        begins = started if begins is None else min(begins, started)
+    return [turn for turn in turns if begins is not None and turn.started >= begins]
 
 
 def timeline(turns: Sequence[Turn], now: float, colours: dict[str, int], t: Texts) -> dict[str, Any]:

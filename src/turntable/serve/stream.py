@@ -25,7 +25,7 @@ PERIOD_S = 1.0
 
 LONGEST_PERIOD_S = 8.0
 
-SHARE = 0.007
+SHARE = 0.005
 """So much of a core is spent on viewers, however many there are: training has the rest. Where a look and its sending cost
 more, they happen less often."""
 
