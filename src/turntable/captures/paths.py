@@ -1,0 +1,299 @@
+"""Camera paths for films: an orbit that stays where photos were taken, a way along the views, a path from a file.
+
+Notation: cameras stand at ``centres[N, 3]``, look along ``forwards[N, 3]``, and the *focus* is what they look at. An orbit
+is described by angles around the focus: azimuth around ``up``, elevation towards it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.spatial.transform import Rotation, RotationSpline
+
+from ..errors import TurntableError
+from ..worker.contract import Camera
+from .cameras import from_opengl, matrix_of, nearest_rotation, resized
+from .capture import Capture
+
+FULL_CIRCLE_GAP = np.radians(100)
+"""Cameras that leave no larger gap than this around the focus were taken all around it: the orbit closes the circle. Eight
+photos around an object leave 45°, a capture of the front half leaves 180°."""
+
+INSIDE = 0.9
+"""So much of the arc that photos cover is travelled: at its ends every method shows what no photo saw."""
+
+PARALLEL = 0.02
+"""Where the axes of all cameras are nearly parallel (smallest eigenvalue of the mean of 1 − f fᵀ), they meet nowhere near:
+the focus is then as far as the sparse points are. 0.02 are axes within about 11° of each other."""
+
+LONGEST_FRAMES = 20_000
+LARGEST_SIDE = 8192
+
+_DENSE = 2048
+"""Places along a path at which its length is measured, so that the speed can be made even."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """How a film is shot.
+
+    Args:
+        frames: how many.
+        long_side: of its pictures, in pixels; None for the capture's own size. Both sides are made even.
+    """
+
+    frames: int = 120
+    long_side: int | None = None
+
+
+def check_film(film: Film) -> None:
+    """Refuse what can't be meant.
+
+    Raises:
+        TurntableError: a number is out of bounds.
+    """
+    if not 2 <= film.frames <= LONGEST_FRAMES:
+        raise TurntableError(f"--frames is from 2 to {LONGEST_FRAMES}, not {film.frames}.")
+    if film.long_side is not None and not 16 <= film.long_side <= LARGEST_SIDE:
+        raise TurntableError(f"--long-side is from 16 to {LARGEST_SIDE} pixels, not {film.long_side}.")
+
+
+def orbit(capture: Capture, film: Film) -> list[Camera]:
+    """A smooth closed path around what the capture's cameras look at, at one speed.
+
+    Where photos were taken all around, a whole circle; else an ellipse within the arc that they cover. Height and distance
+    follow those of the photos nearby. Cameras that look outwards, as in a scan of a room from its middle, have no focus:
+    they are followed there and back.
+    """
+    centres, forwards, ups = _axes(capture)
+    focus = _focus(capture, centres, forwards)
+    if focus is None:
+        return _there_and_back(capture, film)
+    up = _unit(ups.mean(0)) if np.linalg.norm(ups.mean(0)) > 0.1 else np.array([0.0, -1.0, 0.0])
+    around = _Around(focus, up, centres)
+    places = _even_speed(around.path(), film.frames, closed=True)
+    return [replace(_lens(capture, film), **_looking(place, focus, up)) for place in places]
+
+
+def along_views(capture: Capture, film: Film) -> list[Camera]:
+    """A smooth path through all views of the capture, in the order of their names, at one speed."""
+    places, turns = _splines(capture)
+    at = _even_parameters(places(np.linspace(0, 1, _DENSE)), film.frames, closed=False)
+    return _between(capture, film, places, turns, at)
+
+
+def read_path(path: Path, capture: Capture, film: Film) -> list[Camera]:
+    """The cameras of a file, in the capture's world.
+
+    Either ``{"cameras": [{"width", "height", "fx", "fy", "cx", "cy", "R", "t"}, …]}``, world to camera with OpenCV's axes,
+    as in a capture's ``capture.json``; or ``{"frames": [{"transform_matrix": …}, …]}`` as in a ``transforms.json``: camera
+    to world with OpenGL's axes, seen through the capture's own lens. ``film.frames`` is not used.
+
+    Raises:
+        TurntableError: the file can't be read, or holds no such path.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TurntableError(
+            f"--path takes orbit, views or a JSON file of cameras; {path}: {error}."
+        ) from None
+    document = document if isinstance(document, dict) else {}
+    lens = _lens(capture, film)
+    found: list[Camera] = []
+    if isinstance(document.get("cameras"), list):
+        found = [
+            _own_camera(entry, f"camera {number} of {path}", film)
+            for number, entry in enumerate(document["cameras"])
+        ]
+    elif isinstance(document.get("frames"), list):
+        for number, frame in enumerate(document["frames"]):
+            what = f"frame {number} of {path}"
+            matrix = matrix_of(frame.get("transform_matrix") if isinstance(frame, dict) else None, what)
+            R, t = from_opengl(matrix, what)
+            found.append(replace(lens, R=R, t=t))
+    if not 2 <= len(found) <= LONGEST_FRAMES:
+        raise TurntableError(
+            f"{path} must have from 2 to {LONGEST_FRAMES} cameras or frames, not {len(found)}: a film goes along them."
+        )
+    if len({(camera.width, camera.height) for camera in found}) > 1:
+        raise TurntableError(f"All cameras of {path} need one size: they are the pictures of one film.")
+    return found
+
+
+def _own_camera(entry: Any, what: str, film: Film) -> Camera:
+    try:
+        camera = Camera.from_json(entry)
+        R = nearest_rotation(camera.R, what)
+        numbers = [camera.fx, camera.fy, camera.cx, camera.cy, *camera.t]
+    except (KeyError, TypeError, ValueError) as error:
+        raise TurntableError(f"{what} needs width, height, fx, fy, cx, cy, R and t; {error!r}.") from None
+    if not np.isfinite(numbers).all() or min(camera.fx, camera.fy, camera.width, camera.height) <= 0:
+        raise TurntableError(f"{what} must have finite numbers, and a size and focal lengths above 0.")
+    if max(camera.width, camera.height) > LARGEST_SIDE:
+        raise TurntableError(
+            f"{what} is {camera.width}×{camera.height}; a film has at most {LARGEST_SIDE} pixels a side."
+        )
+    return _sized(replace(camera, R=R), film)
+
+
+def _axes(capture: Capture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    cameras = [view.camera for view in capture.views]
+    return (
+        np.array([camera.centre for camera in cameras]),
+        np.array([camera.forward for camera in cameras]),
+        np.array([-camera.R[1] for camera in cameras]),
+    )
+
+
+def _focus(capture: Capture, centres: np.ndarray, forwards: np.ndarray) -> np.ndarray | None:
+    """The point nearest to all optical axes; None where most cameras look away from it."""
+    across = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]
+    matrix = across.mean(0)
+    if np.linalg.eigvalsh(matrix)[0] > PARALLEL:
+        focus = np.linalg.solve(matrix, (across @ centres[:, :, None]).mean(0)[:, 0])
+    else:
+        middle, ahead = centres.mean(0), _unit(forwards.mean(0))
+        points, _ = capture.points()
+        depths = (points - middle) @ ahead
+        depths = depths[depths > 0]
+        spread = float(np.linalg.norm(centres - middle, axis=1).max())
+        focus = middle + ahead * (float(np.median(depths)) if len(depths) else 4 * spread or 1.0)
+    ahead_of = ((focus - centres) * forwards).sum(1)
+    return focus if np.median(ahead_of) > 0 and np.linalg.norm(focus - centres, axis=1).min() > 0 else None
+
+
+class _Around:
+    """The orbit around ``focus``, in angles around ``up``."""
+
+    def __init__(self, focus: np.ndarray, up: np.ndarray, centres: np.ndarray) -> None:
+        self._focus, self._up = focus, up
+        offsets = centres - focus
+        self._radii = np.linalg.norm(offsets, axis=1)
+        heights = offsets @ up
+        flat = offsets - heights[:, None] * up
+        seed = flat.mean(0) if np.linalg.norm(flat.mean(0)) > 1e-6 * self._radii.mean() else flat[0]
+        if np.linalg.norm(seed) < 1e-9 * self._radii.mean():  # all cameras stand above or below the focus
+            seed = np.cross(up, [1.0, 0.0, 0.0] if abs(up[0]) < 0.9 else [0.0, 1.0, 0.0])
+        self._east = _unit(seed)
+        self._north = np.cross(up, self._east)
+        self._azimuths = np.arctan2(flat @ self._north, flat @ self._east)
+        self._elevations = np.arcsin(np.clip(heights / self._radii, -1, 1))
+
+    def path(self) -> np.ndarray:
+        """``float64[P, 3]``: places along the closed path, not at one speed."""
+        time = np.linspace(0, 2 * np.pi, _DENSE)
+        start, end, closed = self._covered()
+        if closed:
+            azimuths = start + time
+            elevations = self._nearby(azimuths, self._elevations, np.radians(25))
+        else:
+            azimuths = (start + end) / 2 + INSIDE * (end - start) / 2 * np.sin(time)
+            low, high = np.percentile(self._elevations, [10, 90])
+            elevations = (low + high) / 2 + INSIDE * (high - low) / 2 * np.cos(time)
+        radii = self._nearby(azimuths, self._radii, np.radians(25))
+        flat = np.cos(azimuths)[:, None] * self._east + np.sin(azimuths)[:, None] * self._north
+        directions = np.cos(elevations)[:, None] * flat + np.sin(elevations)[:, None] * self._up
+        return self._focus + radii[:, None] * directions
+
+    def _covered(self) -> tuple[float, float, bool]:
+        """Where the arc that photos cover begins and ends, and whether it goes all around."""
+        around = np.sort(self._azimuths)
+        gaps = np.diff(np.append(around, around[0] + 2 * np.pi))
+        largest = int(np.argmax(gaps))
+        start = float(around[(largest + 1) % len(around)])
+        end = start + 2 * np.pi - float(gaps[largest])
+        return start, end, len(around) > 2 and gaps[largest] <= FULL_CIRCLE_GAP
+
+    def _nearby(self, azimuths: np.ndarray, values: np.ndarray, width: float) -> np.ndarray:
+        """The mean of ``values`` over the cameras near each azimuth, by a bell of ``width``, radians."""
+        apart = np.angle(np.exp(1j * (azimuths[:, None] - self._azimuths)))
+        nearest = np.abs(apart).min(1, keepdims=True)  # far from all cameras the nearest ones count alone
+        weights = np.exp(-0.5 * (np.square(apart) - np.square(nearest)) / width**2)
+        return (weights * values).sum(1) / weights.sum(1)
+
+
+def _looking(place: np.ndarray, focus: np.ndarray, up: np.ndarray) -> dict[str, np.ndarray]:
+    """``R`` and ``t`` of a camera that stands at ``place`` and looks at ``focus``."""
+    forward = _unit(focus - place)
+    right = np.cross(forward, up)
+    if np.linalg.norm(right) < 1e-6:  # it looks along up
+        right = np.cross(forward, [1.0, 0.0, 0.0] if abs(forward[0]) < 0.9 else [0.0, 1.0, 0.0])
+    right = _unit(right)
+    R = np.stack([right, np.cross(forward, right), forward])
+    return {"R": R, "t": -R @ place}
+
+
+def _splines(capture: Capture) -> tuple[CubicSpline, RotationSpline]:
+    """Places and rotations (camera to world) over 0 to 1, through all views; views at one place are one."""
+    cameras = [view.camera for view in capture.views]
+    centres = np.array([camera.centre for camera in cameras])
+    steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
+    # A camera that only turns takes time, too: the spline needs times that grow.
+    times = np.append(0.0, np.cumsum(steps + max(float(steps.sum()), 1e-9) / (50 * len(cameras))))
+    times /= times[-1]
+    turns = RotationSpline(times, Rotation.from_matrix(np.array([camera.R.T for camera in cameras])))
+    return CubicSpline(times, centres), turns
+
+
+def _there_and_back(capture: Capture, film: Film) -> list[Camera]:
+    places, turns = _splines(capture)
+    at = (1 - np.cos(2 * np.pi * np.arange(film.frames) / film.frames)) / 2
+    return _between(capture, film, places, turns, at)
+
+
+def _between(
+    capture: Capture, film: Film, places: CubicSpline, turns: RotationSpline, at: np.ndarray
+) -> list[Camera]:
+    lens = _lens(capture, film)
+    rotations = turns(at).as_matrix().transpose(0, 2, 1)
+    return [replace(lens, R=R, t=-R @ place) for R, place in zip(rotations, places(at), strict=True)]
+
+
+def _even_speed(path: np.ndarray, frames: int, closed: bool) -> np.ndarray:
+    """``frames`` places along ``path[P, 3]``, as far from each other along it; of a closed one the last isn't the first."""
+    at = _even_parameters(path, frames, closed) * (len(path) - 1)
+    index = np.arange(len(path))
+    return np.stack([np.interp(at, index, path[:, axis]) for axis in range(3)], axis=-1)
+
+
+def _even_parameters(path: np.ndarray, frames: int, closed: bool) -> np.ndarray:
+    """Where along ``path[P, 3]``, 0 to 1, ``frames`` places lie that are as far from each other along it."""
+    lengths = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1)))
+    share = np.arange(frames) / (frames if closed else frames - 1)
+    if lengths[-1] == 0:
+        return share
+    return np.interp(share * lengths[-1], lengths, np.linspace(0, 1, len(path)))
+
+
+def _lens(capture: Capture, film: Film) -> Camera:
+    """The lens of the capture's first view, with its axis in the middle of the picture, at the film's size."""
+    first = capture.views[0].camera
+    focal = np.median(
+        [[view.camera.fx / view.camera.width, view.camera.fy / view.camera.height] for view in capture.views],
+        0,
+    )
+    camera = replace(
+        first,
+        fx=float(focal[0]) * first.width,
+        fy=float(focal[1]) * first.height,
+        cx=first.width / 2,
+        cy=first.height / 2,
+    )
+    return _sized(camera, film)
+
+
+def _sized(camera: Camera, film: Film) -> Camera:
+    """The same camera at the film's size; video wants even sides."""
+    scale = 1.0 if film.long_side is None else film.long_side / max(camera.width, camera.height)
+    width, height = (max(2, 2 * round(side * scale / 2)) for side in (camera.width, camera.height))
+    return resized(camera, width, height)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
