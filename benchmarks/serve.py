@@ -259,7 +259,7 @@ def log_much(given: argparse.Namespace, folder: Path) -> None:
     took = time.monotonic() - begin
     print(
         f"a run that logged {log.stat().st_size / 1e9:.2f} GB, with {given.viewers} viewers and one who follows its log: "
-        f"server {(used(watched) - before) / took:.2%} of a core, {rss / 1e6:.1f} MB at the begin and {most / 1e6:.1f} MB at "
+        f"server {(used(watched) - before) / took:.2%} of a core, {rss / 1e6:.1f} MB at first and {most / 1e6:.1f} MB at "
         f"most; the slowest piece of the log took {1000 * slowest:.0f} ms"
     )
     viewers.terminate()
