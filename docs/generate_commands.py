@@ -10,8 +10,8 @@ from pathlib import Path
 PAGE = Path(__file__).parent / "commands.md"
 
 VERBS = (
-    "", "demo", "compare", "run", "status", "watch", "pause", "resume", "cancel", "retry", "scores", "report",
-    "serve", "export", "doctor", "capture", "capture add", "capture list", "capture show", "method", "method list", "method show",
+    "", "demo", "compare", "run", "status", "watch", "pause", "resume", "cancel", "retry", "scores", "report", "export",
+    "serve", "doctor", "capture", "capture add", "capture list", "capture show", "method", "method list", "method show",
 )  # fmt: skip
 
 HEAD = """# Every command
