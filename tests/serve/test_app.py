@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +20,9 @@ from starlette.testclient import TestClient
 from serve.live_bench import EVIL, ORIGIN, PORT, change, csrf_of, new_run, score
 from turntable.bench import Bench
 from turntable.record import State
+from turntable.serve.app import make_app
 from turntable.serve.logs import MOST_BYTES
+from turntable.serve.security import Keeper
 
 TOKEN = "a-token-of-the-tests"
 
@@ -404,3 +408,29 @@ def test_the_page_shows_what_there_is(client: TestClient, bench: Bench) -> None:
     assert "<polyline" in page and "18.500" in page and "22.500" in page
     assert "&lt;b&gt;plain&lt;/b&gt;" in page
     assert json.loads(client.get(f"/runs/{run.id}/log/part?from=0").text)["size"] == 0
+
+
+def test_a_viewer_that_goes_is_forgotten(bench: Bench) -> None:
+    app = make_app(bench.folder, Keeper(PORT))
+    sent: list[bytes] = []
+
+    async def visit() -> None:
+        watched = asyncio.Event()
+
+        async def receive() -> dict[str, str]:
+            await watched.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message.get("body", b""))
+            if sent[-1]:
+                assert app.state.stream.viewers == 1
+                watched.set()
+
+        host = [(b"host", f"127.0.0.1:{PORT}".encode())]
+        scope = {"type": "http", "method": "GET", "path": "/events", "query_string": b"", "headers": host}
+        await asyncio.wait_for(app(scope, receive, send), 20)
+
+    asyncio.run(visit())
+    assert len(sent) == 3 and sent[1].startswith(b"event: all\n")  # the head, one event, the end
+    assert app.state.stream.viewers == 0

@@ -75,7 +75,7 @@ def test_the_timeline_ends_now_while_somebody_holds_a_device() -> None:
         "why": "",
     }
     assert timeline([ended], NOW, {}, t)["end"] == NOW - 10
-    assert timeline([], NOW, {}, t) == {"begin": NOW, "end": None, "devices": []}
+    assert timeline([], NOW, {}, t) == {"begin": NOW, "end": None, "from": "", "to": "", "devices": []}
 
 
 def test_a_curve_fills_its_box() -> None:

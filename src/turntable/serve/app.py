@@ -95,7 +95,7 @@ class Live:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.globals.update(t=t, wishes=WISHES)
+        environment.globals.update(t=t, wishes=WISHES, bench=bench_folder.name)
         self._template = environment.get_template
 
     def routes(self) -> list[Route]:

@@ -5,7 +5,8 @@ part           holds
 =============  ==========================================================================================
 ``order``      the ids of the runs shown, as listed: the newest first
 ``run/<id>``   a run's row: see :meth:`Reader._row`
-``turns``      ``begin`` and ``end`` (None: now), ``devices``: ``[{"name", "turns": […]}]``; see :func:`timeline`
+``turns``      ``begin`` and ``end`` (None: now), in words ``from`` and ``to``; ``devices``:
+               ``[{"name", "turns": […]}]``; see :func:`timeline`
 ``devices``    ``[{"name", "text"}]``: who holds each device
 ``captures``   ``[{"name", "url", "page", "text", "stale"}]``: those that there are, and whether their page is older than
                their scores
@@ -88,9 +89,13 @@ def timeline(turns: Sequence[Turn], now: float, colours: dict[str, int], t: Text
     devices: dict[str, list[dict[str, Any]]] = {}
     for turn in drawn:
         devices.setdefault(turn.device, []).append(_shown(turn, colours, t))
+    begin = min((turn.started for turn in drawn), default=now)
+    end = None if lasting or not drawn else max(turn.ended or now for turn in drawn)
     return {
-        "begin": round(min((turn.started for turn in drawn), default=now), 2),
-        "end": None if lasting or not drawn else round(max(turn.ended or now for turn in drawn), 2),
+        "begin": round(begin, 2),
+        "end": None if end is None else round(end, 2),
+        "from": _clock(begin) if drawn else "",
+        "to": "" if not drawn else t("serve.now") if end is None else _clock(end),
         "devices": [{"name": name, "turns": devices[name]} for name in sorted(devices)],
     }
 

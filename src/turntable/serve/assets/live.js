@@ -90,6 +90,7 @@ function showTurns() {
   const turns = parts.turns.devices.flatMap((device) =>
     device.turns.map((turn) => ({ ...turn, device: device.name })).reverse());
   list(byId("turns"), "turn-row", turns);
+  fill(byId("stretch"), parts.turns);
 }
 
 function showCapture(element, capture) {
