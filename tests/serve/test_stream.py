@@ -155,6 +155,29 @@ def test_a_look_that_fails_is_tried_again() -> None:
     run(test)
 
 
+def test_what_was_changed_from_here_is_seen_even_if_a_look_is_under_way() -> None:
+    async def test() -> None:
+        parts, going_on = {"a": "before"}, asyncio.Event()
+
+        async def look() -> Parts | None:
+            seen = dict(parts)
+            await going_on.wait()
+            return seen
+
+        stream = Stream(look)
+        early = asyncio.create_task(stream.now())
+        await asyncio.sleep(0.01)  # that look has seen what was before
+        parts["a"] = "after"
+        stream.hurry()
+        late = asyncio.create_task(stream.now())
+        await asyncio.sleep(0.01)
+        going_on.set()
+        assert (await early).parts["a"] in ("before", "after")
+        assert (await late).parts["a"] == "after"
+
+    run(test)
+
+
 def test_a_viewer_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         viewer = Viewer()
