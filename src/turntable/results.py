@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from .bench import Bench
 from .captures.capture import Capture
+from .captures.split import split_of
 from .errors import TurntableError, unknown_name
 from .record import RunRow, Score
 from .tasks.metrics import higher_is_better, metrics
-from .tasks.summary import summarise
+from .tasks.summary import Protocol, differences, mean_of, refusal, scenes_differ, summarise
 
 
 def capture_document(bench: Bench, capture: Capture, runs: list[RunRow] | None = None) -> dict[str, Any]:
@@ -121,8 +126,88 @@ def find_document(bench: Bench, what: str | None) -> dict[str, Any]:
     return capture_document(bench, bench.capture(row.capture), [row])
 
 
-def score_table(bench: Bench, document: dict[str, Any]) -> str:
-    """Every single score of a document's runs as CSV, at every mark."""
+def mean_document(bench: Bench, documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of each metric over the runs that differ in nothing but their seeds.
+
+    Args:
+        bench: where they are.
+        documents: of captures or runs, as :func:`find_document` has them; those of one capture are taken together.
+
+    Returns:
+        ``capture``, ``task`` and ``means``: for each method (with one code, one device, budget and settings) the ``runs``
+        that have scores and their ``seeds``, in ``missing`` those that have none and why, and per metric ``mean``, ``min``
+        and ``max`` of the runs' means, and ``of`` how many.
+
+    Raises:
+        TurntableError: the scores are of more than one capture, size, split or definition, or methods lack scenes; or none.
+    """
+    runs = {run["id"]: (document, run) for document in documents for run in document["runs"]}
+    reasons = _reasons(bench, documents)
+    scenes: dict[str, set[str]] = {run["method"]: set() for _, run in runs.values()}
+    for document, run in runs.values():
+        scenes[run["method"]] |= {document["capture"]} if run["scores"] else set()
+    if len({document["capture_hash"] for document in documents}) > 1:
+        reasons += scenes_differ(scenes)
+    if reasons:
+        raise refusal(reasons)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for _, run in runs.values():
+        asked = bench.run_folder(run["id"]).asked()
+        alike = [asked.method, asked.method_fingerprint, asked.device, run["budget"], run["settings"]]
+        groups.setdefault(json.dumps(alike, sort_keys=True), []).append(run)
+    return {
+        "capture": documents[0]["capture"],
+        "task": documents[0]["task"],
+        "means": [_mean_over_seeds(_protocol(bench, documents[0]), group) for group in groups.values()],
+    }
+
+
+def _mean_over_seeds(protocol: Protocol, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    done = [run for run in runs if run["scores"]]
+    scores = {}
+    for name in dict.fromkeys(name for run in done for name in run["scores"]):
+        values = [
+            (replace(protocol, definition=run["definitions"][name]), run["scores"][name]["mean"])
+            for run in done
+            if name in run["scores"]
+        ]
+        means = [value for _, value in values]
+        scores[name] = {"mean": mean_of(values), "min": min(means), "max": max(means), "of": len(means)}
+    return {
+        "method": runs[0]["method"],
+        "budget": runs[0]["budget"],
+        "settings": runs[0]["settings"],
+        "runs": [run["id"] for run in done],
+        "seeds": [run["seed"] for run in done],
+        "missing": {run["id"]: run["cause"] or run["state"] for run in runs if not run["scores"]},
+        "scores": scores,
+    }
+
+
+def _protocol(bench: Bench, document: dict[str, Any]) -> Protocol:
+    """The protocol of a document's scores, but for the definition."""
+    capture = bench.capture(document["capture"])
+    sizes = Counter(f"{view.camera.width}×{view.camera.height}" for view in capture.views)
+    words = split_of(capture.document)["words"]
+    held_out = tuple(document["held_out"])
+    ordered = tuple(size for size, _ in sizes.most_common(3))
+    return Protocol(capture.name, document["capture_hash"], ordered, words, held_out, "")
+
+
+def _reasons(bench: Bench, documents: Sequence[dict[str, Any]]) -> list[str]:
+    """Why the scores of these documents can't be put into one mean; [] where they can."""
+    found: dict[str, list[Protocol]] = {"": []}
+    for document in documents:
+        protocol = _protocol(bench, document)
+        found[""].append(protocol)
+        for run in document["runs"]:
+            for metric, definition in run["definitions"].items():
+                found.setdefault(metric, []).append(replace(protocol, definition=definition))
+    return list(dict.fromkeys(reason for protocols in found.values() for reason in differences(protocols)))
+
+
+def score_table(bench: Bench, documents: Sequence[dict[str, Any]]) -> str:
+    """Every single score of the documents' runs as CSV, at every mark."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -140,9 +225,10 @@ def score_table(bench: Bench, document: dict[str, Any]) -> str:
             "value",
         ]
     )
-    for run in document["runs"]:
-        head = [document["capture"], run["id"], run["method"], run["seed"], run["state"]]
-        for score in bench.record.scores(run["id"]):
-            row = [score.mark, score.steps, score.device_seconds, score.metric, score.item, score.value]
-            writer.writerow(head + row)
+    for document in documents:
+        for run in document["runs"]:
+            head = [document["capture"], run["id"], run["method"], run["seed"], run["state"]]
+            for score in bench.record.scores(run["id"]):
+                row = [score.mark, score.steps, score.device_seconds, score.metric, score.item, score.value]
+                writer.writerow(head + row)
     return text.getvalue()

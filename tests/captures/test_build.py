@@ -23,6 +23,7 @@ from captures.scenes import CX, CY, FOCAL, HEIGHT, POINTS, WIDTH, poses, save, s
 from turntable.captures import build
 from turntable.captures.build import CaptureOptions, add_capture, add_source, safe_file_name
 from turntable.captures.source import LeftOut, Progress, Source, SourceCamera, SourceView
+from turntable.captures.split import HoldOut
 from turntable.errors import TurntableError
 from turntable.files import sha256_of
 
@@ -85,6 +86,55 @@ def test_other_settings_or_files_are_another_capture_with_the_next_name(
     assert names == ["s", "s-2", "s-3"]
     save(np.zeros((HEIGHT, WIDTH, 3), np.uint8), source / "03.png")
     assert add_capture(source, captures, CaptureOptions()).name == "s-4"
+
+
+def test_what_isnt_asked_for_leaves_the_hash_as_it_was_before_there_was_hold_out() -> None:
+    """Captures that earlier versions made are found again."""
+    assert CaptureOptions(name="x", format="photos").settings() == {
+        "long_side": None,
+        "background": (1.0, 1.0, 1.0),
+        "every": 8,
+        "seed": 0,
+        "accept_poses": False,
+        "matching": "auto",
+        "mapper": "incremental",
+        "frames": 60,
+    }
+
+
+def test_another_hold_out_is_another_capture_which_says_what_was_held_out(
+    tmp_path: Path, captures: Path
+) -> None:
+    source = scene(tmp_path / "s")
+    usual = add_capture(source, captures, CaptureOptions())
+    segment = add_capture(source, captures, CaptureOptions(hold_out=HoldOut.parse("segment:0.2")))
+    assert (usual.name, segment.name) == ("s", "s-2")
+    assert [view.name for view in usual.held_out] == ["00.png", "08.png"]
+    assert [view.name for view in segment.held_out] == ["07.png", "08.png"]
+    assert segment.document["split"]["words"].startswith("the last 20 % of the views by name")
+    assert segment.document["settings"]["hold_out"] == {"rule": "segment", "value": 0.2}
+    assert add_capture(source, captures, CaptureOptions(hold_out=HoldOut.parse("segment:0.2"))).name == "s-2"
+    assert add_capture(source, captures, CaptureOptions(hold_out=HoldOut.parse("every:8"))).name == "s"
+
+
+def test_a_list_with_an_unknown_name_leaves_nothing_behind(tmp_path: Path, captures: Path) -> None:
+    source = scene(tmp_path / "s")
+    with pytest.raises(TurntableError, match=r"Unknown view in --hold-out's list '9.png'; known: 00.png"):
+        add_capture(source, captures, CaptureOptions(hold_out=HoldOut("list", names=("03.png", "9.png"))))
+    assert list(captures.iterdir()) == []
+
+
+def test_the_users_hold_out_replaces_the_sources_split(tmp_path: Path, captures: Path) -> None:
+    source = scene(tmp_path / "s")
+    document = json.loads((source / "transforms.json").read_text())
+    names = [frame["file_path"] for frame in document["frames"]]
+    document |= {"train_filenames": names[:6], "test_filenames": names[6:]}
+    (source / "transforms.json").write_text(json.dumps(document))
+    own = add_capture(source, captures, CaptureOptions())
+    assert [view.name for view in own.held_out] == names[6:] and own.document["split"]["by"] == "source"
+    users = add_capture(source, captures, CaptureOptions(hold_out=HoldOut.parse("every:8")))
+    assert [view.name for view in users.held_out] == [names[0], names[8]]
+    assert any("which --hold-out replaced" in note for note in users.document["notes"])
 
 
 def test_a_name_that_is_taken_by_other_content_is_refused(tmp_path: Path, captures: Path) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
+from ..errors import TurntableError
 from ..machine import usable_cores
 from .alike import ALIKE_BELOW, PROBE_PX, Fingerprint, fingerprint, pairs_alike, to_size
 from .capture import Capture, CaptureView
@@ -47,14 +49,13 @@ class Twins:
     Args:
         first, second: the views' names.
         held_out: on which side.
-        kind, psnr: as for :class:`Leak`.
+        kind: as for :class:`Leak`.
     """
 
     first: str
     second: str
     held_out: bool
     kind: str
-    psnr: float | None
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,15 @@ class Leakage:
     twins: tuple[Twins, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """What ``capture.json`` holds, with the rule by which it was found."""
+        """What ``capture.json`` holds: the leaks, and the rule by which they were found.
+
+        Not the twins, which in a dense video can be thousands; the capture's notes say how many there are.
+        """
         return {
             "rule": RULE,
             "alike_below": ALIKE_BELOW,
             "probe_px": PROBE_PX,
             "leaks": [asdict(leak) for leak in self.leaks],
-            "twins": [asdict(twins) for twins in self.twins],
         }
 
 
@@ -79,7 +82,7 @@ def find_leaks(capture: Capture) -> list[Leak]:
     """The held-out views that training photos show, from the capture's pixels; sorted by the held-out view's name.
 
     Raises:
-        OSError, ValueError: a photo can't be read.
+        TurntableError, OSError: a photo can't be read.
     """
     return list(find_leakage(capture).leaks)
 
@@ -88,7 +91,7 @@ def leakage_of(capture: Capture) -> list[Leak]:
     """The leaks that were found when the capture was made; found now where it was made before they were looked for.
 
     Raises:
-        OSError, ValueError: a photo can't be read.
+        TurntableError, OSError: a photo can't be read.
     """
     stored = capture.document.get("leakage") or {}
     if stored.get("rule") == RULE:
@@ -105,11 +108,15 @@ def find_leakage(capture: Capture, known: Mapping[str, Fingerprint] | None = Non
     """
     prints = fingerprints(capture.views) if known is None else known
     training, held_out = list(capture.training), list(capture.held_out)
-    leaks = [
-        Leak(out.name, seen.name, *_told(out, seen)) for out, seen, _ in _pairs(held_out, training, prints)
-    ]
+    leaks = []
+    for out, pairs in groupby(_pairs(held_out, training, prints), key=lambda pair: pair[0]):
+        photo = out.image()
+        for _, seen in pairs:
+            kind = _kind(prints[out.name], prints[seen.name])
+            psnr = None if kind == IDENTICAL else psnr_between(photo, seen.image())
+            leaks.append(Leak(out.name, seen.name, kind, psnr))
     twins = [
-        Twins(first.name, second.name, first.held_out, *_told(first, second))
+        Twins(first.name, second.name, first.held_out, _kind(prints[first.name], prints[second.name]))
         for side in (training, held_out)
         for first, second in _pairs_within(side, prints)
     ]
@@ -117,9 +124,23 @@ def find_leakage(capture: Capture, known: Mapping[str, Fingerprint] | None = Non
 
 
 def fingerprints(views: Sequence[CaptureView]) -> dict[str, Fingerprint]:
-    """The fingerprints of some views by their names."""
+    """The fingerprints of some views by their names.
+
+    Raises:
+        TurntableError: a photo is damaged.
+        OSError: one is missing.
+    """
+
+    def one(view: CaptureView) -> Fingerprint:
+        try:
+            return fingerprint(view.image(), view.mask())
+        except ValueError as error:
+            raise TurntableError(
+                f"Photo {view.name} of the capture can't be read ({error}). Add the capture again."
+            ) from None
+
     with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
-        found = list(pool.map(lambda view: fingerprint(view.image(), view.mask()), views))
+        found = list(pool.map(one, views))
     return {view.name: one for view, one in zip(views, found, strict=True)}
 
 
@@ -150,9 +171,9 @@ def told_twins(twins: Sequence[Twins]) -> list[str]:
 
 def _pairs(
     some: list[CaptureView], others: list[CaptureView], prints: Mapping[str, Fingerprint]
-) -> list[tuple[CaptureView, CaptureView, float]]:
+) -> list[tuple[CaptureView, CaptureView]]:
     found = pairs_alike([prints[view.name] for view in some], [prints[view.name] for view in others])
-    return [(some[one], others[other], apart) for one, other, apart in found]
+    return [(some[one], others[other]) for one, other, _ in found]
 
 
 def _pairs_within(
@@ -162,18 +183,14 @@ def _pairs_within(
     by_name = {view.name: view for view in views}
     names = {
         (min(one.name, other.name), max(one.name, other.name))
-        for one, other, _ in _pairs(views, views, prints)
+        for one, other in _pairs(views, views, prints)
         if one is not other
     }
     return [(by_name[first], by_name[second]) for first, second in sorted(names)]
 
 
-def _told(one: CaptureView, other: CaptureView) -> tuple[str, float | None]:
-    """``kind`` and ``psnr`` of two views that show one photo."""
-    first, second = one.image(), other.image()
-    if first.shape == second.shape and np.array_equal(first, second):
-        return IDENTICAL, None
-    return NEAR_DUPLICATE, psnr_between(first, second)
+def _kind(one: Fingerprint, other: Fingerprint) -> str:
+    return IDENTICAL if one.digest == other.digest else NEAR_DUPLICATE
 
 
 def psnr_between(one: np.ndarray, other: np.ndarray) -> float | None:

@@ -70,3 +70,25 @@ def print_scores(document: dict[str, Any]) -> None:
     """Print a capture's scores."""
     columns, rows = score_rows(document)
     print_table(columns, rows, right=columns[2:])
+
+
+def print_means(document: dict[str, Any]) -> None:
+    """Print a capture's means over seeds: of each metric, from the lowest to the highest run's mean."""
+    names = list(dict.fromkeys(name for one in document["means"] for name in one["scores"]))
+    columns = [
+        "method",
+        "budget",
+        "runs",
+        *(f"{name} {what}" for name in names for what in ("mean", "range")),
+    ]
+    rows = []
+    for one in document["means"]:
+        asked = len(one["runs"]) + len(one["missing"])
+        cells = [one["method"], one["budget"], f"{len(one['runs'])} of {asked}"]
+        for name in names:
+            found = one["scores"].get(name)
+            digits = 2 if name == "psnr" else 4
+            cells.append(f"{found['mean']:.{digits}f}" if found else "–")
+            cells.append(f"{found['min']:.{digits}f}–{found['max']:.{digits}f}" if found else "–")
+        rows.append(cells)
+    print_table(columns, rows, right=columns[2:])

@@ -23,7 +23,7 @@ from ..tasks.published import Beside, Ours, beside, load_published
 from ..tasks.views import answers_folder
 from ..turns.watcher import Watcher
 from .contestants import contestants
-from .data import MetricInfo, ReportData, ReportRun
+from .data import Film, MetricInfo, ReportData, ReportRun
 from .page import build_page
 
 LOG_LINES = 30
@@ -78,8 +78,31 @@ def collect(
         created=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         lang=options.lang or bench.settings().lang,
         leaks=tuple(leakage_of(capture)),
+        films=_films(bench, rows, runs, watcher or Watcher(), options.walls) if options.around else {},
         published=_published(bench, capture, rows, runs),
     )
+
+
+def _films(
+    bench: Bench, rows: Sequence[RunRow], runs: list[ReportRun], watcher: Watcher, walls: bool
+) -> dict[str, Film]:
+    """Of every contestant that has scores, the film and the 3D view of its run with the lowest mean of the first metric."""
+    from ..filming import page_film  # PyAV, SciPy and workers: only where films are wanted
+
+    by_id = {row.id: row for row in rows}
+    found = {}
+    for one in contestants(runs):
+        if not one.scored:
+            continue
+        metric = next(iter(metrics()))
+        worst = min(one.scored, key=lambda run: run.scores.get(metric, {}).get("mean", 0.0))
+        film = page_film(bench, by_id[worst.id], watcher, walls)
+        found[one.label] = Film(
+            worst.id,
+            video=film if isinstance(film, Path) else None,
+            no_video=film if isinstance(film, str) else "",
+        )
+    return found
 
 
 def _published(

@@ -24,6 +24,7 @@ from PIL import Image
 
 from .. import files
 from ..captures.capture import Capture, CaptureView
+from ..errors import TurntableError
 from ..tasks.memorised import TrainingPhotos
 from ..tasks.metrics import error_map
 from ..tasks.sensitivity import variants
@@ -202,9 +203,8 @@ def keeping(capture: Capture) -> Keep:
         rendering: np.ndarray,
         mask: np.ndarray | None,
     ) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # the disk is full: no run fails for it, and the page tries again, and says so
+        # The disk is full, or a photo is damaged: no run fails for that; the page tries again, and says so.
+        with contextlib.suppress(OSError, TurntableError):
             keeper.keep(run, answer, view, photo, rendering, mask)
 
     return keep

@@ -43,7 +43,7 @@ class TrainingPhotos:
     """The training photos of a capture, to be found again in renderings; all are read once, here.
 
     Raises:
-        OSError, ValueError: a photo can't be read.
+        TurntableError, OSError: a photo can't be read.
     """
 
     def __init__(self, capture: Capture) -> None:

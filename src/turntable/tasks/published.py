@@ -46,7 +46,6 @@ class Ours:
     settings: Mapping[str, Any] = field(default_factory=dict)
     reproduces: tuple[Reproduced, ...] = ()
 
-
     @classmethod
     def of_run(cls, run: Mapping[str, Any], reproduces: tuple[Reproduced, ...] = ()) -> Ours:
         """What a run scored, from its part of the document that ``turntable scores --json`` prints."""
@@ -193,7 +192,9 @@ def beside_mean(of: Mapping[str, tuple[Capture, Ours]], dataset: str, published:
             apart = list(_scenes_apart(fact, of, published.datasets[dataset]))
             mean = None if apart else sum(ours.values[metric] for _, ours in of.values()) / len(of)
             for scene, (capture, ours) in sorted(of.items()):
-                apart += [text for text in _differences(fact, capture, metric, ours, scene) if text not in apart]
+                apart += [
+                    text for text in _differences(fact, capture, metric, ours, scene) if text not in apart
+                ]
             found.append(_row(fact, metric, first, mean, (*apart, *_training(fact, first))))
     return sorted(found, key=lambda row: not row.same_method)
 
@@ -222,7 +223,9 @@ def is_same_method(fact: Fact, ours: Ours) -> bool:
     """Whether our run's method, with the settings that it had, implements the one that a fact is on."""
     if fact.method == ours.method:
         return _has(ours.settings, fact.settings)
-    return any(entry.method == fact.method and _has(ours.settings, entry.settings) for entry in ours.reproduces)
+    return any(
+        entry.method == fact.method and _has(ours.settings, entry.settings) for entry in ours.reproduces
+    )
 
 
 def _has(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -231,7 +234,9 @@ def _has(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 def _metrics_of(fact: Fact, ours: Iterable[str]) -> list[str]:
     """Our metrics that may stand beside a fact's: LPIPS is called after its net and range."""
-    return [name for name in ours if name == fact.metric or (fact.metric == "lpips" and name.startswith("lpips-"))]
+    return [
+        name for name in ours if name == fact.metric or (fact.metric == "lpips" and name.startswith("lpips-"))
+    ]
 
 
 def _check_alike(of: Mapping[str, tuple[Capture, Ours]], dataset: str) -> None:
