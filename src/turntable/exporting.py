@@ -15,6 +15,7 @@ from .environments import place_of
 from .errors import TurntableError, disk_error
 from .files import open_beneath
 from .jobs import method_of
+from .record import State
 from .run import Asked, RunFolder
 from .tasks.views import ViewsTask
 from .turns import checkpoint
@@ -75,37 +76,104 @@ def loaded(bench: Bench, run: str, watcher: Watcher, walls: bool = True) -> Iter
         TurntableError: as :func:`newest_checkpoint`, or somebody works on the run, or the method fails.
     """
     folder, saved = newest_checkpoint(bench, run)
-    asked = folder.asked()
-    method = method_of(bench, asked)
     lock = folder.lock()
     if lock is None:
         raise TurntableError(f"Run {run} is being worked on by another turntable; wait for that one.")
-    device = bench.row(run).device
+    with lock, _scratch(folder) as scratch:
+        room = _Room(folder.path, scratch, folder.log_path, bench.row(run).device, (lock.fileno(),))
+        with _in_worker(bench, folder, saved, room, watcher, walls) as method:
+            yield method
+
+
+@contextmanager
+def loaded_beside(bench: Bench, run: str, watcher: Watcher, walls: bool = True) -> Iterator[Loaded]:
+    """The same beside whoever works on the run, and goes on with it meanwhile: see :func:`loaded`.
+
+    The newest checkpoint is set aside before it is loaded, and the run's lock is left alone. A run that holds a card
+    needs the card's memory itself: its method is loaded on the processor then.
+
+    Raises:
+        TurntableError: as :func:`newest_checkpoint`, or the method fails, or it is for cards only and the run holds one.
+    """
+    folder, _ = newest_checkpoint(bench, run)
+    with _scratch(folder) as scratch:
+        saved = checkpoint.set_aside(folder.path / "checkpoint", scratch / "checkpoint")
+        if saved is None:
+            raise TurntableError(f"Run {run} has no whole checkpoint at this moment; try again.")
+        (scratch / "out").mkdir()
+        # It lives in another folder than the run's: whoever ends the run's processes knows them by that. Its lines are in
+        # another log: among those of the training they would be taken for it.
+        log_path = folder.path / "view.log"
+        room = _Room(scratch, scratch / "out", log_path, _device_beside(bench, folder))
+        with _in_worker(bench, folder, saved, room, watcher, walls) as method:
+            yield method
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Where a method is loaded.
+
+    Args:
+        home: the folder that it lives in, and can read.
+        scratch: what it may write to.
+        log_path: where its output goes.
+        device: what it computes on.
+        locks: descriptors that stay open as long as it lives.
+    """
+
+    home: Path
+    scratch: Path
+    log_path: Path
+    device: str
+    locks: tuple[int, ...] = ()
+
+
+@contextmanager
+def _scratch(folder: RunFolder) -> Iterator[Path]:
+    with TemporaryDirectory(dir=folder.path, prefix=".export-") as scratch:
+        yield Path(scratch)
+
+
+@contextmanager
+def _in_worker(
+    bench: Bench, folder: RunFolder, saved: checkpoint.Checkpoint, room: _Room, watcher: Watcher, walls: bool
+) -> Iterator[Loaded]:
+    asked = folder.asked()
+    method = method_of(bench, asked)
+    task = ViewsTask(bench.capture(asked.capture), {})
+    quarters = Quarters(
+        room.home,
+        place_of(bench, method, walls, watcher.note),
+        read=(task.folder,),
+        write=(room.scratch,),
+        hidden=task.held_out_files(),
+        device=room.device,
+    )
     try:
-        with (
-            lock,
-            TemporaryDirectory(dir=folder.path, prefix=".export-") as scratch,
-            folder.log_path.open("ab") as log,
-        ):
-            task = ViewsTask(bench.capture(asked.capture), {})
-            quarters = Quarters(
-                folder.path,
-                place_of(bench, method, walls, watcher.note),
-                read=(task.folder,),
-                write=(Path(scratch),),
-                hidden=task.held_out_files(),
-                device=device,
-            )
-            worker = WorkerProcess(quarters, log, (lock.fileno(),), PATIENCE_S)
+        with room.log_path.open("ab") as log:
+            worker = WorkerProcess(quarters, log, room.locks, PATIENCE_S)
             try:
                 worker.greet()
-                start_method(worker, asked, method, device, saved, task.inputs())
-                yield Loaded(worker, Path(scratch), asked, saved)
+                start_method(worker, asked, method, room.device, saved, task.inputs())
+                yield Loaded(worker, room.scratch, asked, saved)
                 worker.stop()
             finally:
                 worker.end()
     except WorkerFailed as failure:
-        raise TurntableError(f"Run {run} can't be exported: {failure}. See {folder.log_path}.") from failure
+        raise TurntableError(
+            f"Run {folder.id} can't be exported: {failure}. See {room.log_path}."
+        ) from failure
+
+
+def _device_beside(bench: Bench, folder: RunFolder) -> str:
+    row = bench.row(folder.id)
+    if row.state is not State.RUNNING or row.device == "cpu":
+        return row.device
+    if "cpu" in method_of(bench, folder.asked()).devices:
+        return "cpu"
+    raise TurntableError(
+        f"Run {folder.id} holds {row.device}, and its method can't be loaded on the processor: wait until its turn is over."
+    )
 
 
 def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher, walls: bool = True) -> Path:

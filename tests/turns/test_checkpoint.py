@@ -64,3 +64,29 @@ def test_what_a_killed_save_left_is_not_taken_for_a_checkpoint(tmp_path: Path) -
 
 def test_none_is_found_where_there_is_none(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path / "nothing") == (None, [])
+
+
+def test_a_checkpoint_set_aside_stays_while_newer_ones_drop_it(tmp_path: Path) -> None:
+    root, aside = tmp_path / "checkpoint", tmp_path / "aside"
+    root.mkdir()
+    save(root, 1)
+    found = checkpoint.set_aside(root, aside)
+    for steps in (2, 3):
+        save(root, steps)
+    assert not (root / "0000000001").exists()
+    assert found is not None and found.state == state(1)
+    assert (found.folder / "inner" / "data.bin").read_bytes() == bytes([1]) * 1000
+
+
+def test_what_is_set_aside_is_the_newest_that_is_whole(tmp_path: Path) -> None:
+    root, aside = tmp_path / "checkpoint", tmp_path / "aside"
+    root.mkdir()
+    assert checkpoint.set_aside(root, aside) is None
+    for steps in (1, 2):
+        save(root, steps)
+    data = root / "0000000002" / "method" / "inner" / "data.bin"
+    data.unlink()
+    data.symlink_to(root / "0000000001" / "method" / "inner" / "data.bin")
+    found = checkpoint.set_aside(root, aside)
+    assert found is not None and found.state == state(1)
+    assert [path.name for path in aside.iterdir()] == ["0000000001"]

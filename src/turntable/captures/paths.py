@@ -142,6 +142,12 @@ def _own_camera(entry: Any, what: str, film: Film) -> Camera:
     return _sized(replace(camera, R=R), film)
 
 
+def focus_of(capture: Capture) -> np.ndarray | None:
+    """What the capture's cameras look at, ``float64[3]``; None where they look outwards."""
+    centres, forwards, _ = _axes(capture)
+    return _focus(capture, centres, forwards)
+
+
 def _axes(capture: Capture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     cameras = [view.camera for view in capture.views]
     return (

@@ -6,6 +6,7 @@ A checkpoint is the folder ``checkpoint/<steps>/`` with what the method saved in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -77,6 +78,38 @@ def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
             return Checkpoint(folder / "method", read_json(folder / "manifest.json")["state"]), damaged
         damaged.append(f"checkpoint {folder.name} is damaged: {fault}")
     return None, damaged
+
+
+def set_aside(root: Path, aside: Path) -> Checkpoint | None:
+    """The newest whole checkpoint under another name, where it stays while its supervisor drops it for newer ones.
+
+    Its files are the same, by hard links: whoever is given ``aside`` must not be able to write to it.
+
+    Args:
+        root: the run's ``checkpoint`` folder.
+        aside: a folder on the same disk that isn't there yet.
+
+    Returns:
+        None where none is whole.
+    """
+    for folder in reversed(_folders(root)):
+        copy = aside / folder.name
+        # What is dropped meanwhile is there by half, and damaged.
+        with contextlib.suppress(FileNotFoundError, shutil.Error):
+            shutil.copytree(folder, copy, symlinks=True, copy_function=_hard_link)
+        if copy.is_dir() and _fault(copy) is None:
+            return Checkpoint(copy / "method", read_json(copy / "manifest.json")["state"])
+        shutil.rmtree(copy, ignore_errors=True)
+    return None
+
+
+def _hard_link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:  # not every file system has them
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -144,10 +144,9 @@ class Session:
         self.channel.send("saved", state=self.state())
 
     def export(self, folder: Path) -> None:
-        """Let the method write what other programs open into ``folder``."""
-        if not hasattr(self.method, "export"):
-            raise MethodError("this method has no export(folder)")
-        self.method.export(folder)
+        """Let the method write what other programs open into ``folder``: nothing, if it has no ``export``."""
+        if hasattr(self.method, "export"):
+            self.method.export(folder)
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         self.channel.send("exported", files=files)
 
