@@ -87,7 +87,8 @@ def _films(
     bench: Bench, rows: Sequence[RunRow], runs: list[ReportRun], watcher: Watcher, walls: bool
 ) -> dict[str, Film]:
     """Of every contestant that has scores, the film and the 3D view of its run with the lowest mean of the first metric."""
-    from ..filming import page_film  # PyAV, SciPy and workers: only where films are wanted
+    from ..filming import page_film  # PyAV, viser and workers: only where films are wanted
+    from ..scenes import static_scene
 
     by_id = {row.id: row for row in rows}
     found = {}
@@ -97,10 +98,13 @@ def _films(
         metric = next(iter(metrics()))
         worst = min(one.scored, key=lambda run: run.scores.get(metric, {}).get("mean", 0.0))
         film = page_film(bench, by_id[worst.id], watcher, walls)
+        scene = static_scene(bench, by_id[worst.id], watcher, walls)
         found[one.label] = Film(
             worst.id,
             video=film if isinstance(film, Path) else None,
+            scene=scene if isinstance(scene, Path) else None,
             no_video=film if isinstance(film, str) else "",
+            no_scene=scene if isinstance(scene, str) else "",
         )
     return found
 

@@ -31,7 +31,7 @@ PAGE_CSP = (
 SCENE_CSP = (
     "sandbox allow-scripts; default-src 'self' data: blob:; "
     "script-src 'self' 'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; connect-src 'self' data: blob:; "
+    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob: data:; connect-src 'self' data: blob:; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 )
 """For the static 3D views, whose client is made of inline scripts. The sandbox gives them an origin of their own: they can
