@@ -11,7 +11,7 @@ PAGE = Path(__file__).parent / "commands.md"
 
 VERBS = (
     "", "demo", "compare", "get", "run", "status", "watch", "pause", "resume", "cancel", "retry", "scores",
-    "published", "report", "serve", "export", "doctor", "capture", "capture add", "capture list", "capture show",
+    "published", "report", "view", "serve", "export", "doctor", "capture", "capture add", "capture list", "capture show",
     "method", "method list", "method show",
 )  # fmt: skip
 

@@ -102,9 +102,9 @@ class Mesh:
     def coarser(self, most: int) -> Mesh:
         """The mesh with at most ``most`` triangles: vertices in one cell of a grid become one, their mean.
 
-        The grid has cells of the size at which about that many are left; finer ones are tried first.
+        Finer grids are tried first: one of n × n cells over a square leaves 2 n² triangles.
         """
-        cells = int(np.sqrt(2 * most))
+        cells = int(np.sqrt(2 * most)) + 1
         mesh = self
         while len(mesh.triangles) > most:
             mesh = self._snapped(cells)
@@ -116,7 +116,8 @@ class Mesh:
         low = self.vertices.min(0)
         size = float((self.vertices.max(0) - low).max()) / max(cells, 1) or 1.0
         places = np.floor((self.vertices - low) / size).astype(np.int64)
-        _, owner = np.unique(places, axis=0, return_inverse=True)
+        keys = (places[:, 0] * (cells + 2) + places[:, 1]) * (cells + 2) + places[:, 2]
+        _, owner = np.unique(keys, return_inverse=True)
         owner = owner.reshape(-1)
         counts = np.bincount(owner)[:, None]
         sums = [
@@ -128,10 +129,12 @@ class Mesh:
         triangles = triangles[(a != b) & (b != c) & (c != a)]
         first = np.argmin(triangles, axis=1)  # the same triangle may be there several times now
         turned = np.take_along_axis(triangles, (first[:, None] + np.arange(3)) % 3, axis=1)
+        _, pairs = np.unique(turned[:, 0] * len(counts) + turned[:, 1], return_inverse=True)
+        _, once = np.unique(pairs.reshape(-1) * len(counts) + turned[:, 2], return_index=True)
         return replace(
             self,
             vertices=sums[0] / counts,
-            triangles=np.unique(turned, axis=0),
+            triangles=turned[np.sort(once)],
             colours=np.rint(sums[1] / counts).astype(np.uint8),
         )
 

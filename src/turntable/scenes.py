@@ -6,13 +6,14 @@ far by fixed distances, and keeps splats' covariances in half precision.
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -133,6 +134,18 @@ def export_content(bench: Bench, run: str, watcher: Watcher, walls: bool) -> tup
         return read_exported(method.scratch, names), steps
 
 
+def capture_of(bench: Bench, row: RunRow) -> Capture:
+    """The capture that a run was on.
+
+    Raises:
+        TurntableError: it is gone, or another has its name now.
+    """
+    capture = bench.capture(row.capture)
+    if capture.hash != row.capture_hash:
+        raise TurntableError(f"Run {row.id} was on another capture that was called {row.capture} before.")
+    return capture
+
+
 def sparse_points(capture: Capture) -> Points | None:
     """The capture's own sparse points; None where it has none."""
     positions, colours = capture.points()
@@ -200,35 +213,83 @@ def glb(vertices: np.ndarray, triangles: np.ndarray, colours: np.ndarray) -> byt
     """
     encoded = colours / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    places = vertices.astype("<f4")
-    parts = [places, np.c_[linear, np.ones(len(linear))].astype("<f4"), triangles.astype("<u4")]
-    views, offset = [], 0
-    for part, target in zip(parts, (34962, 34962, 34963), strict=True):  # array buffer, and that of elements
-        views.append({"buffer": 0, "byteOffset": offset, "byteLength": part.nbytes, "target": target})
-        offset += part.nbytes
-    bounds = {"min": places.min(0).tolist(), "max": places.max(0).tolist()}
-    kinds = [(5126, len(places), "VEC3", bounds), (5126, len(places), "VEC4", {})]
-    kinds.append((5125, triangles.size, "SCALAR", {}))
-    document = {
+    rgba = np.c_[linear, np.ones(len(linear))]
+    return _gltf({"POSITION": vertices, "COLOR_0": rgba}, triangles, {})
+
+
+def picture_glb(picture: np.ndarray, width: float, height: float, opacity: float) -> bytes:
+    """A binary glTF 2.0 file of a picture, ``uint8[H, W, 3]``, around the origin, that lets through what is behind it.
+
+    It does so in a random share of its points: what is transparent is drawn before splats and hides those behind it.
+
+    Args:
+        picture: ``uint8[H, W, 3]``, upright for a camera that looks along z with y down.
+        width, height: its size.
+        opacity: the share of points that are the picture's, 0 to 1.
+    """
+    points = np.random.default_rng(0).random(
+        picture.shape[:2]
+    )  # seeded: no flicker while the opacity changes
+    alpha = np.where(points < opacity, 255, 0).astype(np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(np.dstack([picture, alpha])).save(encoded, "PNG", compress_level=1)
+    corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]) * [width / 2, height / 2, 0]
+    texture = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+    material = {
+        "alphaMode": "MASK",
+        "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}},
+    }
+    parts = {"POSITION": corners, "TEXCOORD_0": texture}
+    return _gltf(parts, np.array([[0, 1, 2], [0, 2, 3]]), material, encoded.getvalue())
+
+
+def _gltf(
+    attributes: dict[str, np.ndarray], triangles: np.ndarray, material: dict[str, Any], png: bytes = b""
+) -> bytes:
+    """One mesh, unlit and seen from both sides; ``png`` is its texture, its points as they are, if there is one."""
+    arrays = [np.ascontiguousarray(values, "<f4") for values in attributes.values()]
+    blobs = [array.tobytes() for array in arrays] + [
+        triangles.astype("<u4").tobytes(),
+        png + bytes(-len(png) % 4),
+    ]
+    offsets = np.cumsum([0, *map(len, blobs)]).tolist()
+    views = [
+        {"buffer": 0, "byteOffset": start, "byteLength": len(blob)}
+        for start, blob in zip(offsets, blobs, strict=False)
+        if blob
+    ]
+    accessors: list[dict[str, Any]] = [
+        {"bufferView": index, "componentType": 5126, "count": len(array), "type": f"VEC{array.shape[1]}"}
+        for index, array in enumerate(arrays)
+    ]
+    accessors[0] |= {"min": arrays[0].min(0).tolist(), "max": arrays[0].max(0).tolist()}
+    indices = len(arrays)
+    accessors.append(
+        {"bufferView": indices, "componentType": 5125, "count": triangles.size, "type": "SCALAR"}
+    )
+    numbers = {name: index for index, name in enumerate(attributes)}
+    document: dict[str, Any] = {
         "asset": {"version": "2.0"},
         "extensionsUsed": ["KHR_materials_unlit"],
-        "buffers": [{"byteLength": offset}],
+        "buffers": [{"byteLength": offsets[-1]}],
         "bufferViews": views,
-        "accessors": [
-            {"bufferView": index, "componentType": kind, "count": count, "type": shape, **more}
-            for index, (kind, count, shape, more) in enumerate(kinds)
-        ],
-        "materials": [{"doubleSided": True, "extensions": {"KHR_materials_unlit": {}}}],
-        "meshes": [
-            {"primitives": [{"attributes": {"POSITION": 0, "COLOR_0": 1}, "indices": 2, "material": 0}]}
-        ],
+        "accessors": accessors,
+        "materials": [{"doubleSided": True, "extensions": {"KHR_materials_unlit": {}}, **material}],
+        "meshes": [{"primitives": [{"attributes": numbers, "indices": indices, "material": 0}]}],
         "nodes": [{"mesh": 0}],
         "scenes": [{"nodes": [0]}],
         "scene": 0,
     }
+    if png:
+        nearest, to_edge = 9728, 33071
+        document["images"] = [{"bufferView": indices + 1, "mimeType": "image/png"}]
+        document["samplers"] = [
+            {"magFilter": nearest, "minFilter": nearest, "wrapS": to_edge, "wrapT": to_edge}
+        ]
+        document["textures"] = [{"source": 0, "sampler": 0}]
     text = json.dumps(document).encode()
     text += b" " * (-len(text) % 4)
-    body = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+    body = b"".join(blobs)
     chunks = (
         struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(body), 0x004E4942) + body
     )
@@ -370,7 +431,7 @@ def static_scene(bench: Bench, row: RunRow, watcher: Watcher, walls: bool = True
             content, steps = export_content(bench, row.id, watcher, walls)
             if content is None:
                 return f"The method {row.method} exports no PLY file to look around in."
-            capture = bench.capture(row.capture)
+            capture = capture_of(bench, row)
             page.parent.mkdir(exist_ok=True)
             about.unlink(missing_ok=True)
             files.write_text(page, as_html(content, capture, row.id))

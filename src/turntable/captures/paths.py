@@ -83,7 +83,7 @@ def orbit(capture: Capture, film: Film) -> list[Camera]:
     """
     axes = np.array([view.camera.R for view in capture.views])
     centres = np.array([view.camera.centre for view in capture.views])
-    focus = _focus(capture, centres, axes[:, 2])
+    focus = focus_of(capture)
     if focus is None:
         return _there_and_back(capture, film)
     up, sideways = _up(axes, centres - focus)
@@ -153,8 +153,11 @@ def _own_camera(entry: Any, what: str, film: Film) -> Camera:
     return _sized(replace(camera, R=R), film)
 
 
-def _focus(capture: Capture, centres: np.ndarray, forwards: np.ndarray) -> np.ndarray | None:
-    """The point nearest to all optical axes; None where most cameras look away from it."""
+def focus_of(capture: Capture) -> np.ndarray | None:
+    """What the capture's cameras look at, ``float64[3]``: the point nearest to all optical axes; None where most of them
+    look away from it."""
+    centres = np.array([view.camera.centre for view in capture.views])
+    forwards = np.array([view.camera.forward for view in capture.views])
     across = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]
     matrix = across.mean(0)
     if np.linalg.eigvalsh(matrix)[0] > PARALLEL:

@@ -30,6 +30,7 @@ from . import (
     serve,
     status,
     unpack,
+    view,
     watch,
 )
 
@@ -57,6 +58,7 @@ for verb in (
     scores,
     published,
     report,
+    view,
     serve,
     export,
     pack,
