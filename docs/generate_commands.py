@@ -10,8 +10,9 @@ from pathlib import Path
 PAGE = Path(__file__).parent / "commands.md"
 
 VERBS = (
-    "", "demo", "compare", "run", "status", "watch", "pause", "resume", "cancel", "retry", "scores", "report", "view",
-    "export", "doctor", "capture", "capture add", "capture list", "capture show", "method", "method list", "method show",
+    "", "demo", "compare", "get", "run", "status", "watch", "pause", "resume", "cancel", "retry", "scores",
+    "published", "report", "view", "serve", "export", "doctor", "capture", "capture add", "capture list", "capture show",
+    "method", "method list", "method show",
 )  # fmt: skip
 
 HEAD = """# Every command

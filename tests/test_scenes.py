@@ -268,34 +268,31 @@ class Told(Watcher):
 
 
 def test_a_scene_is_made_once_for_a_checkpoint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    bench, told, out = make_bench(tmp_path), Told(), tmp_path / "page" / "scene.html"
-    out.parent.mkdir()
+    bench, told = make_bench(tmp_path), Told()
     row = run_on(bench)
     capfd.readouterr()
-    assert static_scene(bench, row, out, told) is None
+    page = static_scene(bench, row, told)
     assert capfd.readouterr() == ("", "")  # viser's greeting, say
-    first = out.read_bytes()
-    out.unlink()
-    assert static_scene(bench, row, out, told) is None
-    assert out.read_bytes() == first and told.exports == 1
-    about = bench.runs_folder / row.id / "scene" / "scene.json"
+    assert isinstance(page, Path)
+    first = page.read_bytes()
+    assert static_scene(bench, row, told) == page
+    assert page.read_bytes() == first and told.exports == 1
+    about = page.with_name("scene.json")
     assert json.loads(about.read_text())["steps"] == 20
     about.write_text('{"format": 0, "steps": 20}')
-    assert static_scene(bench, row, out, told) is None and told.exports == 2
+    assert static_scene(bench, row, told) == page and told.exports == 2
 
 
 def test_why_there_is_no_scene_is_said_in_words(tmp_path: Path) -> None:
-    out = tmp_path / "scene.html"
     bench = make_bench(tmp_path / "none", exports=False)
     row = run_on(bench)
-    assert "exports no PLY file" in str(static_scene(bench, row, out, Watcher()))
-    assert static_scene(bench, replace(row, state=State.FAILED), out, Watcher()) == "The run failed."
-    assert "another capture" in str(static_scene(bench, replace(row, capture_hash="0"), out, Watcher()))
+    assert "exports no PLY file" in str(static_scene(bench, row, Watcher()))
+    assert static_scene(bench, replace(row, state=State.FAILED), Watcher()) == "The run failed."
+    assert "another capture" in str(static_scene(bench, replace(row, capture_hash="0"), Watcher()))
     shutil.rmtree(bench.runs_folder / row.id / "checkpoint")
-    assert "no checkpoint" in str(static_scene(bench, row, out, Watcher()))
+    assert "no checkpoint" in str(static_scene(bench, row, Watcher()))
     odd = make_bench(tmp_path / "odd", splats=False)  # its file is a PLY by its name alone
-    assert "not a PLY file" in str(static_scene(odd, run_on(odd), out, Watcher()))
-    assert not out.exists()
+    assert "not a PLY file" in str(static_scene(odd, run_on(odd), Watcher()))
 
 
 SPOILS_CODE = '''
@@ -312,8 +309,9 @@ def test_a_method_that_is_looked_at_cant_write_to_its_checkpoint(tmp_path: Path)
     code = bench.methods_folder / "colour" / "method.py"
     code.write_text(code.read_text().replace(SPLATS_CODE, SPOILS_CODE))
     row = run_on(bench)
-    said = static_scene(bench, row, tmp_path / "scene.html", Watcher())
-    assert said is not None and "what run toys-colour-1 exports: it is on a read-only file system" in said
+    assert "what run toys-colour-1 exports: it is on a read-only file system" in str(
+        static_scene(bench, row, Watcher())
+    )
     newest, damaged = checkpoint.newest(bench.runs_folder / row.id / "checkpoint")
     assert newest is not None and damaged == []
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # they bring NumPy and a TOML parser, for which `turntable st
     from .captures.capture import Capture
     from .methods.spec import Method
     from .settings import Settings
+    from .tasks.published import Published
 
 
 class Bench:
@@ -161,6 +162,13 @@ class Bench:
         from .methods.registry import find_methods
 
         return find_methods(self.methods_folder)
+
+    def published(self) -> Published:
+        """The published numbers that are known: Turntable's, those in the bench's ``published/``, and its methods'."""
+        from .tasks.published import load_published
+
+        of_methods = [fact for method in self.methods().values() for fact in method.facts]
+        return load_published(self.folder / "published", of_methods)
 
     def method(self, name: str) -> Method:
         """The method called ``name``, or in the folder ``name``."""

@@ -409,20 +409,19 @@ def serving(host: str, port: int, title: str) -> Iterator[viser.ViserServer]:
         console.quiet = quiet
 
 
-def static_scene(bench: Bench, row: RunRow, out: Path, watcher: Watcher, walls: bool = True) -> str | None:
-    """Write what a run has made as one HTML file, in which one looks around; it needs to be served, but no server of ours.
+def static_scene(bench: Bench, row: RunRow, watcher: Watcher, walls: bool = True) -> Path | str:
+    """What a run has made as one HTML file, in which one looks around; it needs to be served, but no server of ours.
 
     It is made once for a checkpoint, and kept in the run's folder, ``scene/``.
 
     Args:
         bench: where the run is.
         row: the run.
-        out: the file to write.
         watcher: told how it goes.
         walls: whether the method is walled in, where that can be done.
 
     Returns:
-        None, or in words why there is no such file.
+        The file, or in words why there is none.
     """
     if row.state is State.FAILED:
         return "The run failed."
@@ -440,12 +439,11 @@ def static_scene(bench: Bench, row: RunRow, out: Path, watcher: Watcher, walls: 
             about.unlink(missing_ok=True)
             files.write_text(page, as_html(content, capture, row.id))
             files.write_json(about, {"format": FORMAT, "steps": steps})
-        files.write_bytes(out, page.read_bytes())
     except TurntableError as error:
         return str(error)
     except OSError as error:
-        return str(disk_error(error, str(out)))
-    return None
+        return str(disk_error(error, f"a 3D view of {row.id}"))
+    return page
 
 
 def _kept(about: Path) -> object:

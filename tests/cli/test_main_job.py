@@ -378,6 +378,19 @@ def test_a_run_is_exported(turn: Any, source: Path, tmp_path: Path, form: str) -
     assert wrong.returncode == 2 and "exports ply, spz, not 'obj'" in one_line(wrong.stderr)
 
 
+def test_runs_are_filmed_side_by_side(turn: Any, source: Path, tmp_path: Path) -> None:
+    turn("compare", source, "-m", "splat", "-m", "nearest", "--budget", "8steps")
+    runs, out = ("stripes-splat-1", "stripes-nearest-1"), tmp_path / "film.mp4"
+    done = turn("export", *runs, "--as", "mp4", "--frames", "6", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"file": str(out), "bytes": out.stat().st_size}
+    assert out.read_bytes()[4:8] == b"ftyp"
+    wrong = turn("export", *runs, "--as", "ply")
+    assert wrong.returncode == 2 and "as mp4 alone, not as ply" in one_line(wrong.stderr)
+    wrong = turn("export", *runs, "--as", "mp4", "--path", tmp_path / "none.json", "--out", out)
+    assert wrong.returncode == 2 and "--path takes orbit, views" in one_line(wrong.stderr)
+
+
 def test_the_help_imports_nothing_heavy(turntable_command: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['turntable', '--help']\n"

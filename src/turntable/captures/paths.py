@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import CubicSpline
-from scipy.spatial.transform import Rotation, RotationSpline
+from scipy.interpolate import PchipInterpolator
+from scipy.spatial.transform import Rotation
 
 from ..errors import TurntableError
 from ..worker.contract import Camera
@@ -30,6 +30,17 @@ INSIDE = 0.9
 PARALLEL = 0.02
 """Where the axes of all cameras are nearly parallel (smallest eigenvalue of the mean of 1 − f fᵀ), they meet nowhere near:
 the focus is then as far as the sparse points are. 0.02 are axes within about 11° of each other."""
+
+AIMED = 0.7
+"""Cameras look at the focus where the cosine between their axes and it is larger than this in the middle: 45°. Photos of an
+object have it within 25°; in a scan of a room from its middle the axes meet behind the cameras."""
+
+LEVEL = 0.1
+"""Axes of photos that were all held level lie in a plane: across it they spread by at most this share of what they do in
+it."""
+
+TURNED = 0.05
+"""What axes must spread in their plane to say which one it is, as a mean square: about what 25° of turning make."""
 
 LONGEST_FRAMES = 20_000
 LARGEST_SIDE = 8192
@@ -70,21 +81,21 @@ def orbit(capture: Capture, film: Film) -> list[Camera]:
     follow those of the photos nearby. Cameras that look outwards, as in a scan of a room from its middle, have no focus:
     they are followed there and back.
     """
-    centres, forwards, ups = _axes(capture)
-    focus = _focus(capture, centres, forwards)
+    axes = np.array([view.camera.R for view in capture.views])
+    centres = np.array([view.camera.centre for view in capture.views])
+    focus = focus_of(capture)
     if focus is None:
         return _there_and_back(capture, film)
-    up = _unit(ups.mean(0)) if np.linalg.norm(ups.mean(0)) > 0.1 else np.array([0.0, -1.0, 0.0])
+    up, sideways = _up(axes, centres - focus)
     around = _Around(focus, up, centres)
-    places = _even_speed(around.path(), film.frames, closed=True)
-    return [replace(_lens(capture, film), **_looking(place, focus, up)) for place in places]
+    places = _even_speed(around.path(), film.frames)
+    lens = _lens(capture, film, sideways)
+    return [replace(lens, **_looking(place, focus, up)) for place in places]
 
 
 def along_views(capture: Capture, film: Film) -> list[Camera]:
     """A smooth path through all views of the capture, in the order of their names, at one speed."""
-    places, turns = _splines(capture)
-    at = _even_parameters(places(np.linspace(0, 1, _DENSE)), film.frames, closed=False)
-    return _between(capture, film, places, turns, at)
+    return _along(capture, film, np.arange(film.frames) / (film.frames - 1))
 
 
 def read_path(path: Path, capture: Capture, film: Film) -> list[Camera]:
@@ -131,7 +142,7 @@ def _own_camera(entry: Any, what: str, film: Film) -> Camera:
         camera = Camera.from_json(entry)
         R = nearest_rotation(camera.R, what)
         numbers = [camera.fx, camera.fy, camera.cx, camera.cy, *camera.t]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise TurntableError(f"{what} needs width, height, fx, fy, cx, cy, R and t; {error!r}.") from None
     if not np.isfinite(numbers).all() or min(camera.fx, camera.fy, camera.width, camera.height) <= 0:
         raise TurntableError(f"{what} must have finite numbers, and a size and focal lengths above 0.")
@@ -143,22 +154,10 @@ def _own_camera(entry: Any, what: str, film: Film) -> Camera:
 
 
 def focus_of(capture: Capture) -> np.ndarray | None:
-    """What the capture's cameras look at, ``float64[3]``; None where they look outwards."""
-    centres, forwards, _ = _axes(capture)
-    return _focus(capture, centres, forwards)
-
-
-def _axes(capture: Capture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    cameras = [view.camera for view in capture.views]
-    return (
-        np.array([camera.centre for camera in cameras]),
-        np.array([camera.forward for camera in cameras]),
-        np.array([-camera.R[1] for camera in cameras]),
-    )
-
-
-def _focus(capture: Capture, centres: np.ndarray, forwards: np.ndarray) -> np.ndarray | None:
-    """The point nearest to all optical axes; None where most cameras look away from it."""
+    """What the capture's cameras look at, ``float64[3]``: the point nearest to all optical axes; None where most of them
+    look away from it."""
+    centres = np.array([view.camera.centre for view in capture.views])
+    forwards = np.array([view.camera.forward for view in capture.views])
     across = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]
     matrix = across.mean(0)
     if np.linalg.eigvalsh(matrix)[0] > PARALLEL:
@@ -170,8 +169,35 @@ def _focus(capture: Capture, centres: np.ndarray, forwards: np.ndarray) -> np.nd
         depths = depths[depths > 0]
         spread = float(np.linalg.norm(centres - middle, axis=1).max())
         focus = middle + ahead * (float(np.median(depths)) if len(depths) else 4 * spread or 1.0)
-    ahead_of = ((focus - centres) * forwards).sum(1)
-    return focus if np.median(ahead_of) > 0 and np.linalg.norm(focus - centres, axis=1).min() > 0 else None
+    offsets = focus - centres
+    distances = np.linalg.norm(offsets, axis=1)
+    if distances.min() <= 1e-9 * (1 + np.abs(centres).max()):  # photos taken from one place, all around it
+        return None
+    return focus if np.median((offsets * forwards).sum(1) / distances) > AIMED else None
+
+
+def _up(axes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Which way is up, and whether the photos lie on their sides.
+
+    Up is perpendicular to the rows of all photos that were held level, and to the columns of all that were held sideways;
+    where neither can be told, it is the mean of what is up in the photos.
+
+    Args:
+        axes: ``float64[N, 3, 3]``, each camera's right, down and forward in its rows.
+        offsets: ``float64[N, 3]``, from the focus to the cameras: most photos are taken from above it.
+    """
+    mean = -axes[:, 1].mean(0)
+    found = []
+    for side in (0, 1):
+        spreads, directions = np.linalg.eigh(axes[:, side].T @ axes[:, side] / len(axes))
+        if spreads[1] > TURNED and spreads[0] < LEVEL * spreads[1]:
+            found.append((spreads[0], side == 1, directions[:, 0]))
+    if not found:
+        return (_unit(mean) if np.linalg.norm(mean) > 0.1 else np.array([0.0, -1.0, 0.0])), False
+    # Where both fit as well, to round-off, photos were held level.
+    _, sideways, up = min(found, key=lambda one: (round(one[0], 9), one[1]))
+    sign = up @ mean if not sideways and abs(up @ mean) > 0.1 else (offsets @ up).mean()
+    return (-up if sign < 0 else up), sideways
 
 
 class _Around:
@@ -235,50 +261,57 @@ def _looking(place: np.ndarray, focus: np.ndarray, up: np.ndarray) -> dict[str, 
     return {"R": R, "t": -R @ place}
 
 
-def _splines(capture: Capture) -> tuple[CubicSpline, RotationSpline]:
-    """Places and rotations (camera to world) over 0 to 1, through all views; views at one place are one."""
+def _along(capture: Capture, film: Film, shares: np.ndarray) -> list[Camera]:
+    """The cameras after these ``shares`` (0 to 1) of the way through all views, in the order of their names.
+
+    A turn is a part of the way, too: one of 1 rad is as long as half of the capture's extent. Between two photos the path
+    never leaves the box that they span (monotone cubics), nor do the quaternions theirs.
+    """
     cameras = [view.camera for view in capture.views]
     centres = np.array([camera.centre for camera in cameras])
+    rotations = Rotation.from_matrix(np.array([camera.R.T for camera in cameras]))
+    reach = float(np.linalg.norm(np.ptp(centres, axis=0))) / 2 or 1.0
     steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
-    # A camera that only turns takes time, too: the spline needs times that grow.
-    times = np.append(0.0, np.cumsum(steps + max(float(steps.sum()), 1e-9) / (50 * len(cameras))))
-    times /= times[-1]
-    turns = RotationSpline(times, Rotation.from_matrix(np.array([camera.R.T for camera in cameras])))
-    return CubicSpline(times, centres), turns
+    steps += reach * (rotations[1:] * rotations[:-1].inv()).magnitude()
+    times = np.append(
+        0.0, np.cumsum(steps + 1e-6 * reach)
+    )  # of two photos alike: a spline needs times that grow
+    quaternions = rotations.as_quat()
+    turned_over = np.cumprod(np.append(1, np.where((quaternions[1:] * quaternions[:-1]).sum(1) < 0, -1, 1)))
+    knots = np.concatenate([centres, quaternions * turned_over[:, None]], axis=1)
+    spline = PchipInterpolator(times, knots)
+    dense = np.linspace(0, times[-1], _DENSE)
+    bearings = Rotation.from_quat(spline(dense)[:, 3:]).as_matrix().reshape(_DENSE, 9)
+    # Matrices that are a small turn of θ apart differ by √2 θ.
+    way = _lengths(np.concatenate([spline(dense)[:, :3], reach / np.sqrt(2) * bearings], axis=1))
+    at = spline(np.interp(shares * way[-1], way, dense))
+    lens = _lens(capture, film)
+    return [
+        replace(lens, R=R, t=-R @ place)
+        for R, place in zip(
+            Rotation.from_quat(at[:, 3:]).as_matrix().transpose(0, 2, 1), at[:, :3], strict=True
+        )
+    ]
 
 
 def _there_and_back(capture: Capture, film: Film) -> list[Camera]:
-    places, turns = _splines(capture)
-    at = (1 - np.cos(2 * np.pi * np.arange(film.frames) / film.frames)) / 2
-    return _between(capture, film, places, turns, at)
+    return _along(capture, film, (1 - np.cos(2 * np.pi * np.arange(film.frames) / film.frames)) / 2)
 
 
-def _between(
-    capture: Capture, film: Film, places: CubicSpline, turns: RotationSpline, at: np.ndarray
-) -> list[Camera]:
-    lens = _lens(capture, film)
-    rotations = turns(at).as_matrix().transpose(0, 2, 1)
-    return [replace(lens, R=R, t=-R @ place) for R, place in zip(rotations, places(at), strict=True)]
+def _even_speed(path: np.ndarray, frames: int) -> np.ndarray:
+    """``frames`` places along the closed ``path[P, 3]``, as far from each other along it; the last isn't the first."""
+    way = _lengths(path)
+    at = np.arange(frames) / frames * way[-1]
+    return np.stack([np.interp(at, way, path[:, axis]) for axis in range(3)], axis=-1)
 
 
-def _even_speed(path: np.ndarray, frames: int, closed: bool) -> np.ndarray:
-    """``frames`` places along ``path[P, 3]``, as far from each other along it; of a closed one the last isn't the first."""
-    at = _even_parameters(path, frames, closed) * (len(path) - 1)
-    index = np.arange(len(path))
-    return np.stack([np.interp(at, index, path[:, axis]) for axis in range(3)], axis=-1)
+def _lengths(path: np.ndarray) -> np.ndarray:
+    """How far along ``path[P, D]`` each of its places lies: ``float64[P]``."""
+    return np.append(0.0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1)))
 
 
-def _even_parameters(path: np.ndarray, frames: int, closed: bool) -> np.ndarray:
-    """Where along ``path[P, 3]``, 0 to 1, ``frames`` places lie that are as far from each other along it."""
-    lengths = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1)))
-    share = np.arange(frames) / (frames if closed else frames - 1)
-    if lengths[-1] == 0:
-        return share
-    return np.interp(share * lengths[-1], lengths, np.linspace(0, 1, len(path)))
-
-
-def _lens(capture: Capture, film: Film) -> Camera:
-    """The lens of the capture's first view, with its axis in the middle of the picture, at the film's size."""
+def _lens(capture: Capture, film: Film, sideways: bool = False) -> Camera:
+    """The capture's lens with its axis in the middle of the picture, at the film's size; turned upright from its side."""
     first = capture.views[0].camera
     focal = np.median(
         [[view.camera.fx / view.camera.width, view.camera.fy / view.camera.height] for view in capture.views],
@@ -291,6 +324,16 @@ def _lens(capture: Capture, film: Film) -> Camera:
         cx=first.width / 2,
         cy=first.height / 2,
     )
+    if sideways:
+        camera = replace(
+            camera,
+            width=camera.height,
+            height=camera.width,
+            fx=camera.fy,
+            fy=camera.fx,
+            cx=camera.cy,
+            cy=camera.cx,
+        )
     return _sized(camera, film)
 
 

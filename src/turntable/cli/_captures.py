@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from ..captures.capture import Capture
+from ..captures.dataset import dataset_of
 from ..captures.leakage import Leak, leakage_of, told
 from ..captures.split import split_of
 from ._options import print_json, say
@@ -44,6 +45,8 @@ def print_capture(capture: Capture, as_json: bool) -> None:
         return
     sizes = Counter(f"{view.camera.width}×{view.camera.height}" for view in capture.views)
     typer.echo(f"{capture.name}  ({summary['format']}, {capture.hash[:12]})")
+    if (said := dataset_of(capture)) is not None:
+        typer.echo(f"  data set   {said}{'' if said.sha256 else ' (as somebody said; not fetched)'}")
     typer.echo(
         f"  photos     {summary['photos']}: {summary['training']} training, {summary['held_out']} held out"
     )

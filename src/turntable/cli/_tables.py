@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..methods.facts import Fact
+
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
     """Print a table; the columns named in ``right`` are right-aligned."""
@@ -70,6 +72,19 @@ def print_scores(document: dict[str, Any]) -> None:
     """Print a capture's scores."""
     columns, rows = score_rows(document)
     print_table(columns, rows, right=columns[2:])
+
+
+def print_facts(facts: Sequence[Fact]) -> None:
+    """Print published numbers, with their protocols and sources below."""
+    import typer
+
+    from ..tasks.published_tables import tables
+
+    for table in tables(facts):
+        print_table(table.columns, table.rows, right=table.right)
+        for note in table.notes:
+            typer.echo(f"  {note}")
+        typer.echo("")
 
 
 def print_means(document: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def show(
 ) -> None:
     """Show a method: paper, licence, environment and every setting."""
     from ..bench import Bench
-    from ._tables import print_table
+    from ._tables import print_facts, print_table
 
     method = Bench.find(bench).method(name)
     if as_json:
@@ -83,6 +83,12 @@ def show(
     typer.echo(f"  folder {method.folder}")
     rows = [[setting.name, str(setting.default), setting.help] for setting in method.settings.values()]
     print_table(["setting", "default", "what it does"], rows)
+    for entry in method.reproduces:
+        given = ", ".join(f"{key}={value}" for key, value in entry.settings.items())
+        typer.echo(f"  implements {entry.method}{' with ' + given if given else ''}: see turntable published")
+    for dataset in dict.fromkeys(fact.dataset for fact in method.facts):
+        typer.echo(f"  published on {dataset}")
+        print_facts([fact for fact in method.facts if fact.dataset == dataset])
 
 
 @app.command()

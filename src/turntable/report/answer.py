@@ -76,7 +76,7 @@ def _core(
         *(other.label for other in field[1:] if not lead(ranked, first.label, other.label).decided),
     ]
     behind = [one.label for one in field if one.label not in tied]
-    end = t("answer.behind", names=listed(behind, t)) if behind else ""
+    end = t("answer.behind", names=listed(behind, t), first=first.label) if behind else ""
     return t("answer.tied", names=listed(tied, t), **values, end=end)
 
 
@@ -90,9 +90,7 @@ def _floor(
     if floor is None:
         return t("answer.floor_absent", floor=FLOOR)
     value, best = floor.mean_of(metric.name) or 0.0, first.mean_of(metric.name) or 0.0
-    difference = abs(
-        float(number(best, metric)) - float(number(value, metric))
-    )  # of the numbers that are shown
+    difference = abs(_as_shown(best, metric) - _as_shown(value, metric))  # of the numbers that are shown
     return t(
         "answer.floor_above" if metric.higher_is_better else "answer.floor_below",
         floor=floor.label,
@@ -126,7 +124,11 @@ def number(value: float, metric: MetricInfo) -> str:
     """A score in as many digits as can matter: two for decibels, three for what lies between 0 and 1."""
     if math.isinf(value):  # the end of an interval of which nothing is known
         return "∞" if value > 0 else "−∞"
-    return f"{value:.{2 if metric.unit == 'dB' else 3}f}"
+    return f"{value:.{2 if metric.unit == 'dB' else 3}f}".replace("-", "−")
+
+
+def _as_shown(value: float, metric: MetricInfo) -> float:
+    return round(value, 2 if metric.unit == "dB" else 3)
 
 
 def with_unit(value: float, metric: MetricInfo) -> str:

@@ -23,7 +23,7 @@ from ..tasks.published import Beside, Ours, beside, load_published
 from ..tasks.views import answers_folder
 from ..turns.watcher import Watcher
 from .contestants import contestants
-from .data import MetricInfo, ReportData, ReportRun
+from .data import Film, MetricInfo, ReportData, ReportRun
 from .page import build_page
 
 LOG_LINES = 30
@@ -78,8 +78,35 @@ def collect(
         created=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         lang=options.lang or bench.settings().lang,
         leaks=tuple(leakage_of(capture)),
+        films=_films(bench, rows, runs, watcher or Watcher(), options.walls) if options.around else {},
         published=_published(bench, capture, rows, runs),
     )
+
+
+def _films(
+    bench: Bench, rows: Sequence[RunRow], runs: list[ReportRun], watcher: Watcher, walls: bool
+) -> dict[str, Film]:
+    """Of every contestant that has scores, the film and the 3D view of its run with the lowest mean of the first metric."""
+    from ..filming import page_film  # PyAV, viser and workers: only where films are wanted
+    from ..scenes import static_scene
+
+    by_id = {row.id: row for row in rows}
+    found = {}
+    for one in contestants(runs):
+        if not one.scored:
+            continue
+        metric = next(iter(metrics()))
+        worst = min(one.scored, key=lambda run: run.scores.get(metric, {}).get("mean", 0.0))
+        film = page_film(bench, by_id[worst.id], watcher, walls)
+        scene = static_scene(bench, by_id[worst.id], watcher, walls)
+        found[one.label] = Film(
+            worst.id,
+            video=film if isinstance(film, Path) else None,
+            scene=scene if isinstance(scene, Path) else None,
+            no_video=film if isinstance(film, str) else "",
+            no_scene=scene if isinstance(scene, str) else "",
+        )
+    return found
 
 
 def _published(
@@ -101,11 +128,13 @@ def _published(
         means = {metric: mean for metric in ours.values if (mean := one.mean_of(metric)) is not None}
         rows_of = beside(capture, replace(ours, values=means), known)
         found += [replace(row, our_method=one.label) for row in rows_of]
-    ours_too = {(row.method, row.metric, row.source) for row in found if row.same_method}
-    others = {
-        (row.method, row.metric, row.source): replace(row, ours=None) for row in found if not row.same_method
-    }
-    rest = [row for key, row in others.items() if key not in ours_too]
+
+    def key(row: Beside) -> tuple[str, ...]:
+        return row.method, row.metric, row.source, row.budget
+
+    ours_too = {key(row) for row in found if row.same_method}
+    others = {key(row): replace(row, ours=None) for row in found if not row.same_method}
+    rest = [row for one, row in others.items() if one not in ours_too]
     return tuple(
         sorted(
             [*(row for row in found if row.same_method), *rest],

@@ -212,6 +212,9 @@ def view_plot(
     worst = (min if metric.higher_is_better else max)(judged, key=lambda point: point["value"])
     for point in points:
         point["worst"] = point is worst
+    points.sort(
+        key=lambda point: point["worst"]
+    )  # drawn last, over its neighbours, so that a click on it finds it
     return {
         "width": round(width),
         "height": CHART_HEIGHT,

@@ -7,23 +7,19 @@ where it was said (:mod:`turntable.captures.dataset`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from ..captures.capture import Capture
 from ..captures.dataset import dataset_of
 from ..errors import TurntableError, unknown_name
-from ..methods.facts import MEAN, Dataset, Fact, Protocol, Reproduced, read_facts
-from .metrics import psnr, ssim
+from ..methods.facts import MEAN, Cost, Dataset, Fact, Protocol, Reproduced, read_facts
+from .protocols import differences
 
 SHIPPED = Path(__file__).parents[1] / "captures" / "published"
 """The facts that come with Turntable."""
-
-SIZE_TOLERANCE_PX = 1.0
-"""Halving an odd side is rounded up by some and down by others."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +74,7 @@ class Beside:
         checked: whether the published number was read in its source.
         note: what else should be known of it.
         protocol: how it was measured.
+        budget, cost: what the published method was trained for, and what that took, where it is said.
     """
 
     value: float
@@ -94,6 +91,8 @@ class Beside:
     checked: bool
     note: str
     protocol: Protocol
+    budget: str = ""
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,10 @@ def beside(capture: Capture, ours: Ours, published: Published) -> list[Beside]:
     found = []
     for fact in published.on(name.name, name.scene):
         for metric in _metrics_of(fact, ours.values):
-            apart = (*_differences(fact, capture, metric, ours), *_training(fact, ours))
+            apart = (
+                *differences(fact.protocol, capture, fact.scene, metric, ours.definitions.get(metric, "")),
+                *_training(fact, ours),
+            )
             found.append(_row(fact, metric, ours, ours.values[metric], apart))
     return sorted(found, key=lambda row: not row.same_method)
 
@@ -193,7 +195,11 @@ def beside_mean(of: Mapping[str, tuple[Capture, Ours]], dataset: str, published:
             mean = None if apart else sum(ours.values[metric] for _, ours in of.values()) / len(of)
             for scene, (capture, ours) in sorted(of.items()):
                 apart += [
-                    text for text in _differences(fact, capture, metric, ours, scene) if text not in apart
+                    text
+                    for text in differences(
+                        fact.protocol, capture, scene, metric, ours.definitions.get(metric, "")
+                    )
+                    if text not in apart
                 ]
             found.append(_row(fact, metric, first, mean, (*apart, *_training(fact, first))))
     return sorted(found, key=lambda row: not row.same_method)
@@ -216,6 +222,8 @@ def _row(fact: Fact, metric: str, ours: Ours, value: float | None, apart: Sequen
         checked=fact.checked,
         note=fact.note,
         protocol=fact.protocol,
+        budget=fact.budget,
+        cost=fact.cost,
     )
 
 
@@ -265,7 +273,8 @@ def _scenes_apart(fact: Fact, of: Mapping[str, Any], dataset: Dataset) -> Iterab
     if not theirs and fact.protocol.scene_count is None:
         yield "over which scenes the mean is, isn't said"
     elif not theirs:
-        yield f"a mean of {fact.protocol.scene_count} of {all_of_them} scenes, which of them isn't said; ours is of {len(of)}"
+        count = fact.protocol.scene_count
+        yield f"a mean of {count} of {all_of_them} scenes, which of them isn't said; ours is of {len(of)}"
     elif set(theirs) != set(of):
         missing = [scene for scene in theirs if scene not in of]
         more = [scene for scene in of if scene not in theirs]
@@ -282,126 +291,3 @@ def _training(fact: Fact, ours: Ours) -> Iterable[str]:
         yield "how long it was trained isn't said"
     elif fact.budget.replace(" ", "") != ours.budget.replace(" ", ""):
         yield f"trained for {fact.budget}, ours for {ours.budget or 'an unknown budget'}"
-
-
-def _differences(
-    fact: Fact, capture: Capture, metric: str, ours: Ours, scene: str | None = None
-) -> Iterable[str]:
-    """What sets the protocol of a fact apart from that of our scores on a capture, in words."""
-    protocol = fact.protocol
-    if protocol.task is None:
-        yield "what was asked for (which task) isn't said"
-    elif protocol.task != "views":
-        yield f"task {protocol.task}, ours is views"
-    yield from _split(protocol, capture)
-    yield from _background(protocol, capture)
-    yield from _size(protocol, capture, scene or fact.scene)
-    yield from _comparison(protocol, metric, ours)
-    if any(view.mask_path is not None for view in capture.held_out):
-        yield "ours is scored under masks"
-
-
-def _split(protocol: Protocol, capture: Capture) -> Iterable[str]:
-    count = len(capture.held_out)
-    if protocol.views is not None and protocol.views != count:
-        yield f"{protocol.views} held-out views, ours are {count}"
-    names = sorted(view.name for view in capture.views)
-    held_out = {view.name for view in capture.held_out}
-    if protocol.split is None:
-        yield "how views were held out isn't said"
-    elif protocol.split == "own" and not _has_test_views(capture):
-        yield "the data set's own test views, ours are others"
-    elif protocol.split == "every 8th" and held_out != set(names[::8]):
-        yield "every 8th view held out, ours are others"
-    if capture.left_out:
-        yield f"all photos of the data set, ours left out {len(capture.left_out)}"
-
-
-def _has_test_views(capture: Capture) -> bool:
-    """Whether what is held out is what lies in the data set's folder ``test``, and nothing else does."""
-    return all(view.held_out == (PurePath(view.name).parts[0] == "test") for view in capture.views)
-
-
-_COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
-
-
-def _background(protocol: Protocol, capture: Capture) -> Iterable[str]:
-    theirs = protocol.background
-    names = {colour: name for name, colour in _COLOURS.items()}
-    colour = "#" + "".join(f"{round(channel * 255):02x}" for channel in capture.background)
-    mine = names.get(tuple(capture.background), colour) if capture.has_alpha else None
-    if theirs is None:
-        if mine is not None:
-            yield f"which background isn't said, ours is {mine}"
-    elif theirs == "none":
-        if mine is not None:
-            yield f"photos without alpha, ours had some and are on {mine}"
-    elif mine is None:
-        yield f"{theirs} background, our photos had no alpha to put on it"
-    elif mine != theirs:
-        yield f"{theirs} background, ours is {mine}"
-
-
-def _size(protocol: Protocol, capture: Capture, scene: str) -> Iterable[str]:
-    sizes = sorted({(view.camera.width, view.camera.height) for view in capture.held_out})
-    mine = ", ".join(f"{width}×{height}" for width, height in sizes[:3])
-    if protocol.size is not None:
-        if sizes != [protocol.size]:
-            yield f"{protocol.size[0]}×{protocol.size[1]} pixels, ours {mine}"
-        elif any(_resized(view) for view in capture.held_out):
-            yield "ours are resized by Turntable"
-        return
-    factor = protocol.factors.get(scene)
-    if factor is None:
-        yield f"at which size isn't said, ours is {mine}"
-        return
-    if not all(_is_smaller_by(view, factor) for view in capture.held_out):
-        yield f"{factor:g} times smaller than the photos, ours is not ({mine})"
-    if protocol.resized_by_authors is None:
-        yield "who made the smaller pictures isn't said"
-    elif protocol.resized_by_authors:
-        yield "resized by the authors"
-    elif any(_resized(view) or _own_factor(view) == 1 != factor for view in capture.held_out):
-        yield "the data set's own smaller pictures, ours are resized by Turntable"
-
-
-def _resized(view: Any) -> bool:
-    origin = view.origin
-    return (origin["width"], origin["height"]) != (view.camera.width, view.camera.height)
-
-
-def _own_factor(view: Any) -> int:
-    """How many times smaller a photo is by the folder that the data set keeps it in: 4 in ``images_4``."""
-    match = re.fullmatch(r"images_(\d+)", PurePath(view.origin["path"]).parent.name)
-    return int(match[1]) if match else 1
-
-
-def _is_smaller_by(view: Any, factor: float) -> bool:
-    still = factor / _own_factor(view)
-    sides = ((view.origin["width"], view.camera.width), (view.origin["height"], view.camera.height))
-    return all(abs(photo / still - mine) <= SIZE_TOLERANCE_PX for photo, mine in sides)
-
-
-def _comparison(protocol: Protocol, metric: str, ours: Ours) -> Iterable[str]:
-    """What sets apart how pictures were compared: 8-bit or not, and what the metric is exactly."""
-    if protocol.pictures is None:
-        yield "whether 8-bit pictures were compared isn't said; ours are"
-    elif protocol.pictures != "8-bit":
-        yield "compared as floats, ours as 8-bit pictures"
-    definition = ours.definitions.get(metric, "")
-    present = {"psnr": psnr.DEFINITION, "ssim": ssim.DEFINITION}
-    if metric in present and definition != present[metric]:
-        yield f"our {metric} is of another definition than this Turntable's"
-    if metric == "ssim":
-        if protocol.ssim is None:
-            yield "what SSIM does at the edges isn't said; ours takes the valid region"
-        elif protocol.ssim != "valid":
-            yield f"SSIM {protocol.ssim}; ours: valid region"
-    if metric.startswith("lpips-"):
-        mine = metric.removeprefix("lpips-").replace("-0.1", "", 1)
-        if protocol.lpips is None:
-            yield f"LPIPS's net and input range aren't said; ours: {mine}"
-        elif protocol.lpips != mine:
-            yield f"LPIPS {protocol.lpips}; ours: {mine}"
-    if metric == "flip":
-        yield "how ꟻLIP was computed isn't said"

@@ -429,11 +429,9 @@ function escapeForPlotly(text) {
   return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
-// 3D views that can be turned: from a server alone, browsers keep their workers from files
+// 3D views that can be turned: opened when they are asked for, in a frame that can reach nothing of the page
 
 function setUpScenes() {
-  if (!location.protocol.startsWith("http")) return;
-  for (const hint of document.querySelectorAll(".when-file")) hint.hidden = true;
   for (const place of document.querySelectorAll(".scene")) {
     place.hidden = false;
     place.querySelector("button").addEventListener("click", (event) => {
