@@ -251,7 +251,7 @@ def test_a_slow_method_gets_fewer_frames_of_the_same_length_or_the_reason_for_no
 
 
 @pytest.mark.parametrize(
-    ("run", "said"), [("small-program-1", "is a program"), ("other-colour-1", "the run is queued")]
+    ("run", "said"), [("small-program-1", "only Python methods"), ("other-colour-1", "the run is queued")]
 )
 def test_a_page_is_told_why_there_is_no_film(bench: Bench, run: str, said: str) -> None:
     reason = page_film(bench, bench.row(run), Watcher())

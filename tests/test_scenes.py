@@ -288,11 +288,12 @@ def test_why_there_is_no_scene_is_said_in_words(tmp_path: Path) -> None:
     row = run_on(bench)
     assert "exports no PLY file" in str(static_scene(bench, row, Watcher()))
     assert static_scene(bench, replace(row, state=State.FAILED), Watcher()) == "The run failed."
-    assert "another capture" in str(static_scene(bench, replace(row, capture_hash="0"), Watcher()))
+    other = str(static_scene(bench, replace(row, capture_hash="0"), Watcher()))
+    assert other == "it couldn't be made; turntable view toys-colour-1 says why"
     shutil.rmtree(bench.runs_folder / row.id / "checkpoint")
-    assert "no checkpoint" in str(static_scene(bench, row, Watcher()))
+    assert "couldn't be made" in str(static_scene(bench, row, Watcher()))
     odd = make_bench(tmp_path / "odd", splats=False)  # its file is a PLY by its name alone
-    assert "not a PLY file" in str(static_scene(odd, run_on(odd), Watcher()))
+    assert "couldn't be made" in str(static_scene(odd, run_on(odd), Watcher()))
 
 
 SPOILS_CODE = '''
@@ -309,9 +310,8 @@ def test_a_method_that_is_looked_at_cant_write_to_its_checkpoint(tmp_path: Path)
     code = bench.methods_folder / "colour" / "method.py"
     code.write_text(code.read_text().replace(SPLATS_CODE, SPOILS_CODE))
     row = run_on(bench)
-    assert "what run toys-colour-1 exports: it is on a read-only file system" in str(
-        static_scene(bench, row, Watcher())
-    )
+    assert "couldn't be made" in str(static_scene(bench, row, Watcher()))
+    assert "Read-only file system" in (bench.runs_folder / row.id / "view.log").read_text()
     newest, damaged = checkpoint.newest(bench.runs_folder / row.id / "checkpoint")
     assert newest is not None and damaged == []
 

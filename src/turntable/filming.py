@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from PIL import Image, ImageDraw, ImageFont
 
@@ -25,14 +27,14 @@ from .bench import Bench
 from .captures.capture import hash_of
 from .captures.paths import Film, along_views, check_film, orbit, read_path
 from .errors import TurntableError, disk_error
-from .exporting import Loaded, checked_target, loaded, newest_checkpoint
+from .exporting import Loaded, checked_target, loaded, loaded_beside, newest_checkpoint
 from .record import RunRow, State
 from .tasks.renderings import read_answer
 from .turns.process import expect
 from .turns.watcher import Watcher
 from .worker.contract import Camera
 
-FORMAT = 1
+FORMAT = 2
 """Counts the changes of the page's films, so that one that an older Turntable made is made again."""
 
 ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox")
@@ -42,7 +44,8 @@ QUALITY = "20"
 """x264's constant rate factor: no difference that an eye finds in motion."""
 
 BATCH = 8
-"""So many frames are rendered, then encoded and removed: a long film of large pictures needs no room for all of them."""
+"""So many frames are rendered, then encoded; the next ones take the same files: a long film of large pictures needs no room
+for all of them."""
 
 LABEL_HEIGHT = 28
 """Of the strip above each run's pictures in a film of several, in pixels: the largest font that names of runs fit in."""
@@ -58,6 +61,15 @@ FEWEST_FRAMES = 24
 
 PAGE_LIMIT_S = 30.0
 """The longest that rendering a page's film may take; a method that is slower gets fewer frames, or none."""
+
+
+TIMED = 2
+"""So many frames say how long one takes."""
+
+TRY_AGAIN_S = 3600.0
+
+LARGEST_WIDTH = 16384
+"""x264's, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,11 @@ def film_runs(
     if target.suffix != ".mp4":
         raise TurntableError(f"--out of a film ends with .mp4, not {target.name!r}.")
     cameras = _cameras(bench, bench.row(runs[0]).capture, shot)
+    width = cameras[0].width * len(runs)
+    if width > LARGEST_WIDTH:
+        raise TurntableError(
+            f"A film is at most {LARGEST_WIDTH} pixels wide; {len(runs)} runs side by side are {width}. Add --long-side."
+        )
     labels = runs if len(runs) > 1 else []
     try:
         with ExitStack() as stack:
@@ -129,6 +146,8 @@ def film_runs(
 def page_film(bench: Bench, row: RunRow, watcher: Watcher, walls: bool = True) -> Path | str:
     """The orbit video of a run for its capture's page, kept in the run's folder; or why there is none, in words.
 
+    What is said goes on a page that is sent around: it names no folder of this machine.
+
     Raises:
         OSError: it can't be written.
     """
@@ -136,44 +155,49 @@ def page_film(bench: Bench, row: RunRow, watcher: Watcher, walls: bool = True) -
         return f"the run is {row.state.value}"
     try:
         folder, saved = newest_checkpoint(bench, row.id)
-    except TurntableError as error:
-        return str(error)
+    except TurntableError:
+        return "only Python methods with a checkpoint are filmed"
     cameras = orbit(bench.capture(row.capture), PAGE_FILM)
     key = hash_of([FORMAT, saved.folder.name, PAGE_FPS, [camera.to_json() for camera in cameras]])
     kept = folder.path / "film"
     if (known := _known(kept / "orbit.json", key)) is not None:
         return kept / "orbit.mp4" if known == "" else known
     kept.mkdir(exist_ok=True)
-    reason = ""
     try:
-        with loaded(bench, row.id, watcher, walls) as method:
-            (_, seconds), *_ = [_render(method, row.id, cameras[:1], watcher)]
-            affordable = int(PAGE_LIMIT_S / max(seconds, 1e-6))
-            if affordable < FEWEST_FRAMES:
-                reason = f"rendering takes {seconds:.1f} s a frame"
-            else:
-                every = -(-len(cameras) // min(affordable, len(cameras)))
-                chosen = cameras[::every]
-                with _writing(kept / "orbit.mp4") as aside:
-                    frames = ((picture,) for picture in _frames(method, row.id, chosen, watcher))
-                    _encode(
-                        aside, (_side_by_side(pictures, []) for pictures in frames), max(1, PAGE_FPS // every)
-                    )
-    except TurntableError as error:  # a page can do without
-        return str(error)
-    files.write_json(kept / "orbit.json", {"key": key, "reason": reason})
+        with loaded_beside(bench, row.id, watcher, walls) as method:
+            reason = _shoot(method, row.id, cameras, kept / "orbit.mp4", watcher)
+    except TurntableError:
+        reason = f"it couldn't be made; turntable export {row.id} --as mp4 says why"
+    files.write_json(kept / "orbit.json", {"key": key, "reason": reason, "time": time.time()})
     return reason or kept / "orbit.mp4"
 
 
+def _shoot(method: Loaded, run: str, cameras: Sequence[Camera], target: Path, watcher: Watcher) -> str:
+    """Film the page's orbit in no more than :data:`PAGE_LIMIT_S`, with fewer frames if need be; else the reason."""
+    _render(method, run, cameras[:1], watcher)  # the first one compiles, loads and warms up
+    _, seconds = _render(method, run, cameras[:TIMED], watcher)
+    affordable = int(PAGE_LIMIT_S / max(seconds, 1e-6))
+    if affordable < FEWEST_FRAMES:
+        return f"rendering takes {seconds:.1f} s a frame"
+    every = -(-len(cameras) // min(affordable, len(cameras)))
+    frames = ((picture,) for picture in _frames(method, run, cameras[::every], watcher))
+    with _writing(target) as aside:
+        _encode(aside, (_side_by_side(pictures, []) for pictures in frames), max(1, PAGE_FPS // every))
+    return ""
+
+
 def _known(path: Path, key: str) -> str | None:
-    """Why there is no film, "" where there is one, None where nobody has tried."""
+    """Why there is no film, "" where there is one, None where it is to be tried: for the first time, or again after a while,
+    because a busy machine renders slowly."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    if document.get("key") != key or (not document["reason"] and not path.with_suffix(".mp4").is_file()):
+    if document.get("key") != key:
         return None
-    return document["reason"]
+    if document["reason"]:
+        return document["reason"] if time.time() - document["time"] < TRY_AGAIN_S else None
+    return "" if path.with_suffix(".mp4").is_file() else None
 
 
 def _cameras(bench: Bench, capture: str, shot: Shot) -> list[Camera]:
@@ -259,6 +283,15 @@ def _encode(path: Path, frames: Iterator[np.ndarray], fps: int) -> None:
             f"A film needs an H.264 encoder ({', '.join(ENCODERS)}), which this PyAV lacks. Install PyAV's wheel: "
             "pip install av."
         )
+    try:
+        _encode_with(encoder, path, frames, fps)
+    except FFmpegError as error:
+        if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+            raise
+        raise TurntableError(f"The film can't be encoded: {error}. Try another --long-side.") from error
+
+
+def _encode_with(encoder: str, path: Path, frames: Iterator[np.ndarray], fps: int) -> None:
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream: Any = None
         for picture in frames:

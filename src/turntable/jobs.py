@@ -20,7 +20,7 @@ from .captures.source import Progress
 from .environments import KINDS as ENVIRONMENT_KINDS
 from .environments import place_of
 from .errors import TurntableError, disk_error, unknown_name
-from .machine import load_pycolmap, versions
+from .machine import MACHINE, describe, load_pycolmap, versions
 from .methods.spec import Method, Value
 from .record import Record, RunRow, State, Terms
 from .run import LONGEST_S, Asked, Budget, RunFolder
@@ -164,7 +164,7 @@ def plan(
     settings = settings_by_method(chosen, request.settings)
     places = {method.name: place_of(bench, method, request.walls, say) for method in chosen}
     fingerprints = {method.name: method.fingerprint() for method in chosen}
-    known_versions = versions()
+    known_versions = {**versions(), **{f"{MACHINE}{key}": value for key, value in describe().items()}}
     folders = []
     with bench.planning():
         for seed in range(request.seeds):

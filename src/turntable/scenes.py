@@ -439,10 +439,8 @@ def static_scene(bench: Bench, row: RunRow, watcher: Watcher, walls: bool = True
             about.unlink(missing_ok=True)
             files.write_text(page, as_html(content, capture, row.id))
             files.write_json(about, {"format": FORMAT, "steps": steps})
-    except TurntableError as error:
-        return str(error)
-    except OSError as error:
-        return str(disk_error(error, f"a 3D view of {row.id}"))
+    except TurntableError:  # whose words may name folders of this machine; the page is sent around
+        return f"it couldn't be made; turntable view {row.id} says why"
     return page
 
 

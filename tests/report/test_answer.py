@@ -26,10 +26,10 @@ def said(capture, run_of, data_of):
     ] + document[1:3]
     capture.__dict__.pop("views", None)
 
-    def scores(psnr, ssim, number):
+    def scores(psnr, ssim, number, noisy):
         generator = np.random.default_rng(number)
         shared = np.random.default_rng(0).normal(0, 1, len(VIEWS))  # what makes one view harder than another
-        noise = shared + generator.normal(0, 0.1, len(VIEWS))
+        noise = shared + generator.normal(0, noisy, len(VIEWS))
         noise -= noise.mean()
         found = {}
         for name, mean, scale in (("psnr", psnr, 1.0), ("ssim", ssim, 0.01)):
@@ -38,11 +38,11 @@ def said(capture, run_of, data_of):
                 found[name] = summarise(values, True)
         return found
 
-    def say(*wanted, lang="en"):
+    def say(*wanted, lang="en", noise=None):
         runs: list[ReportRun] = []
         for number, (method, state, psnr, ssim, *seed) in enumerate(wanted, 1):
             run = run_of(capture, method, state="failed", number=number)  # no renderings are needed
-            found = scores(psnr, ssim, number) if psnr is not None else {}
+            found = scores(psnr, ssim, number, (noise or {}).get(method, 0.1)) if psnr is not None else {}
             runs.append(replace(run, state=state, scores=found, curve=[], seed=seed[0] if seed else 0))
         data = data_of(capture, runs)
         metrics = [one for one in data.metrics if one.name in ("psnr", "ssim")]
@@ -164,3 +164,19 @@ def test_in_korean_too(said):
     assert told.sentence.startswith(
         "splat 방법이 가장 낫습니다: 평가용 시점 12개, 시드 1개에서 평균 PSNR 27.00 dB로"
     )
+
+
+def test_of_those_that_cannot_be_told_apart_the_first_two_are_set_against_each_other(said):
+    # b is behind a on every view by as much; c, though its mean is lower still, may be chance
+    told = said(
+        ("a", "done", 24.7, 0.4), ("b", "done", 23.7, 0.4), ("c", "done", 22.7, 0.4), noise={"c": 6.0}
+    )
+    assert told.sentence.startswith("Can’t tell a and c apart")
+    assert "2.00 dB ahead of c" in told.sentence
+    assert told.sentence.endswith("; b behind a.")
+
+
+def test_the_same_seed_asked_again_is_no_second_seed(said):
+    told = said(("a", "done", 20.0, 0.4, 0), ("a", "done", 20.0, 0.4, 0), ("b", "done", 15.0, 0.3, 0))
+    assert "and 1 seed," in told.sentence
+    assert any("chance between runs was not measured" in remark for remark in told.remarks)

@@ -88,7 +88,7 @@ def test_the_same_size_at_another_time_is_another(capture, rendered):
 def test_what_a_killed_or_damaged_file_says_is_made_again(capture, rendered, damage):
     folder, _, view = rendered
     made = keep(capture, rendered)
-    facts = folder / "page" / f"{view.name}.json"
+    facts = folder / "page" / f"{view.name}.views.json"
     if damage == "nothing":
         facts.unlink()
     else:
@@ -97,7 +97,7 @@ def test_what_a_killed_or_damaged_file_says_is_made_again(capture, rendered, dam
     assert keep(capture, rendered) == made == Keeper(capture).find(*rendered)
 
 
-@pytest.mark.parametrize("lost", ["0000.jpg.webp", "0000.jpg-error.webp"])
+@pytest.mark.parametrize("lost", ["0000.jpg.views.webp", "0000.jpg.views-error.webp"])
 def test_a_picture_that_was_deleted_is_made_again(capture, rendered, lost):
     keep(capture, rendered)
     (rendered[0] / "page" / lost).unlink()
@@ -189,7 +189,7 @@ def test_a_full_disk_costs_no_run_its_scores(capture, run_of, monkeypatch):
 
 def test_what_is_kept_is_plain_json(capture, rendered):
     keep(capture, rendered)
-    document = json.loads((rendered[0] / "page" / "0000.jpg.json").read_text())
+    document = json.loads((rendered[0] / "page" / "0000.jpg.views.json").read_text())
     assert set(document) == {"of", "variants", "memorised"}
 
 

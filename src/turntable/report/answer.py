@@ -52,9 +52,11 @@ def answer(data: ReportData) -> Answer:
 def _core(
     field: Sequence[Contestant], ranked: Ranking, metric: MetricInfo, data: ReportData, t: Texts
 ) -> str:
-    first, second = field[0], field[1]
+    first, *others = field
+    tied = [other for other in others if not lead(ranked, first.label, other.label).decided]
+    second = (tied or others)[0]
     views = t("answer.views", count=len(data.capture.held_out))
-    seeds = t("answer.seeds", count=min(len(one.scored) for one in (first, second)))
+    seeds = t("answer.seeds", count=min(len(one.by_seed) for one in (first, second)))
     ahead = lead(ranked, first.label, second.label)
     values = {
         "name": first.label,
@@ -71,13 +73,9 @@ def _core(
     floor = next((one for one in field if one.is_floor), None)
     if ranked.leader == first.label:
         return t("answer.best", **values, floor=_floor(first, second, floor, metric, t))
-    tied = [
-        first.label,
-        *(other.label for other in field[1:] if not lead(ranked, first.label, other.label).decided),
-    ]
-    behind = [one.label for one in field if one.label not in tied]
+    behind = [one.label for one in others if one not in tied]
     end = t("answer.behind", names=listed(behind, t), first=first.label) if behind else ""
-    return t("answer.tied", names=listed(tied, t), **values, end=end)
+    return t("answer.tied", names=listed([first.label, *(one.label for one in tied)], t), **values, end=end)
 
 
 def _floor(
@@ -158,7 +156,7 @@ def _remarks(field: Sequence[Contestant], ranked: Ranking, data: ReportData, t: 
         yield t("answer.agree", metrics=listed(agreeing, t))
     if len({one.runs[0].budget for one in field}) > 1:
         yield t("answer.budgets")
-    single = [one.label for one in field if len(one.scored) == 1 and not one.is_floor]
+    single = [one.label for one in field if len(one.by_seed) == 1 and not one.is_floor]
     if len(single) == len([one for one in field if not one.is_floor]):
         yield t("answer.once")
     elif single:
@@ -168,7 +166,7 @@ def _remarks(field: Sequence[Contestant], ranked: Ranking, data: ReportData, t: 
 def _reasons(order: Sequence[Contestant], t: Texts) -> str:
     """Which questions are open, in words: runs that failed or have not ended, whose seed no other run has answered."""
     parts = []
-    for state in ("failed", "done", "running", "paused", "queued", "cancelled"):
+    for state in ("failed", "done", "running", "interrupted", "paused", "queued", "cancelled"):
         having = [one for one in order if any(run.state == state for run in one.unanswered)]
         if having:
             parts.append(

@@ -13,14 +13,15 @@ from ..bench import Bench
 from ..captures.capture import Capture
 from ..captures.leakage import leakage_of
 from ..errors import TurntableError
-from ..machine import describe, versions
+from ..machine import MACHINE, describe, versions
 from ..methods.spec import Method
-from ..record import RunRow
+from ..record import RunRow, State
 from ..results import run_document, runs_on
 from ..run import Asked
 from ..tasks.metrics import metrics
 from ..tasks.published import Beside, Ours, beside, load_published
 from ..tasks.views import answers_folder
+from ..turns.queue import Queue
 from ..turns.watcher import Watcher
 from .contestants import contestants
 from .data import Film, MetricInfo, ReportData, ReportRun
@@ -67,13 +68,14 @@ def collect(
     """Everything that the page of ``capture`` shows."""
     options = options or PageOptions(around=False)
     rows = runs_on(bench, capture)
-    runs = [_run(bench, row) for row in rows]
+    held = {lease.run for lease in Queue(bench.record).snapshot().leases.values()}
+    runs = [_run(bench, row, row.id in held) for row in rows]
     return ReportData(
         capture=capture,
         runs=runs,
         metrics=_metrics(bench, rows),
-        machine=describe(),
-        versions=versions(),
+        machine=_machine(runs),
+        versions=_versions(runs),
         command=_commands(bench, rows),
         created=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         lang=options.lang or bench.settings().lang,
@@ -81,6 +83,46 @@ def collect(
         films=_films(bench, rows, runs, watcher or Watcher(), options.walls) if options.around else {},
         published=_published(bench, capture, rows, runs),
     )
+
+
+def _machine(runs: Sequence[ReportRun]) -> dict[str, str]:
+    """Where the runs ran, as they noted it; several machines by their runs; and the one that wrote the page, if another."""
+    noted = {
+        run.id: {key: value for key, value in run.versions.items() if key.startswith(MACHINE)} for run in runs
+    }
+    here = {f"{MACHINE}{key}": value for key, value in describe().items()}
+    machines = [machine for machine in dict.fromkeys(map(_frozen, noted.values())) if machine]
+    if len(machines) == 1:
+        found = {key.removeprefix(MACHINE): value for key, value in machines[0]}
+    else:
+        found = {
+            ", ".join(run for run, of_run in noted.items() if _frozen(of_run) == machine): "; ".join(
+                value for _, value in machine
+            )
+            for machine in machines
+        }
+    if _frozen(here) not in machines:
+        found["page written on"] = "; ".join(here.values())
+    return found
+
+
+def _versions(runs: Sequence[ReportRun]) -> dict[str, str]:
+    """What the runs ran with, as they noted it: a package's versions, if several, one after the other."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        for name, version in run.versions.items():
+            if (
+                name != "environment"
+                and not name.startswith(MACHINE)
+                and version not in found.setdefault(name, [])
+            ):
+                found[name].append(version)
+    ran_with = {name: ", ".join(several) for name, several in found.items()}
+    return ran_with or versions()
+
+
+def _frozen(noted: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(noted.items()))
 
 
 def _films(
@@ -158,7 +200,7 @@ def _method(asked: Asked) -> Method | None:
     return None
 
 
-def _run(bench: Bench, row: RunRow) -> ReportRun:
+def _run(bench: Bench, row: RunRow, held: bool) -> ReportRun:
     folder = bench.run_folder(row.id)
     asked = folder.asked()
     document = run_document(bench, row)
@@ -171,7 +213,7 @@ def _run(bench: Bench, row: RunRow) -> ReportRun:
         license=method.license if method else "",
         paper=method.paper if method else None,
         seed=asked.seed,
-        state=row.state.value,
+        state=row.state.value if held or row.state is not State.RUNNING else "interrupted",
         cause=_cause(row, last),
         settings=asked.settings,
         budget=str(asked.budget),

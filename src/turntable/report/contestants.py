@@ -52,20 +52,29 @@ class Contestant:
         answered = {run.seed for run in self.scored}
         return tuple(run for run in self.runs if run.seed not in answered)
 
+    @property
+    def by_seed(self) -> dict[int, list[ReportRun]]:
+        """Its scored runs by their seed. Asked again with the same seed, a method that uses nothing else gives the same
+        answer: such runs say nothing of chance, and count as one."""
+        found: dict[int, list[ReportRun]] = {}
+        for run in self.scored:
+            found.setdefault(run.seed, []).append(run)
+        return found
+
     def mean_of(self, metric: str) -> float | None:
-        """The mean over its scored runs of one metric's mean over the views; None where a run lacks it."""
+        """The mean over its seeds of one metric's mean over the views; None where a run lacks it."""
         if not self.scored or any(metric not in run.scores for run in self.scored):
             return None
-        return sum(run.scores[metric]["mean"] for run in self.scored) / len(self.scored)
+        return _mean([_mean([run.scores[metric]["mean"] for run in runs]) for runs in self.by_seed.values()])
 
     def of_view(self, metric: str, view: str) -> float | None:
-        """The mean over its scored runs of one view's score; None where there is none."""
-        values = [
-            run.scores[metric]["per_item"][view]
-            for run in self.scored
-            if view in run.scores.get(metric, {}).get("per_item", {})
-        ]
-        return sum(values) / len(values) if values else None
+        """The mean over its seeds of one view's score; None where there is none."""
+        values = []
+        for runs in self.by_seed.values():
+            per_item = [run.scores.get(metric, {}).get("per_item", {}) for run in runs]
+            if known := [scores[view] for scores in per_item if view in scores]:
+                values.append(_mean(known))
+        return _mean(values) if values else None
 
 
 def contestants(runs: Sequence[ReportRun]) -> list[Contestant]:
@@ -98,15 +107,16 @@ def in_order(data: ReportData) -> list[Contestant]:
 
 
 def samples_of(data: ReportData, metric: MetricInfo) -> list[Sample]:
-    """The scores of every contestant by ``metric``, of its runs that have all views."""
+    """The scores of every contestant by ``metric``, of its runs that have all views; a row for each seed."""
     views = [view.name for view in data.capture.held_out]
     samples = []
     for one in contestants(data.runs):
-        rows = [
-            [run.scores[metric.name]["per_item"][view] for view in views]
-            for run in one.scored
-            if set(views) <= set(run.scores.get(metric.name, {}).get("per_item", {}))
-        ]
+        rows = []
+        for runs in one.by_seed.values():
+            per_item = [run.scores.get(metric.name, {}).get("per_item", {}) for run in runs]
+            whole = [[scores[view] for view in views] for scores in per_item if set(views) <= set(scores)]
+            if whole:
+                rows.append(np.mean(whole, axis=0))
         scores = np.array(rows, np.float64).reshape(len(rows), len(views))
         samples.append(Sample(one.label, scores, failed=len(one.failed)))
     return samples
@@ -118,6 +128,10 @@ def ranking(data: ReportData, metric: MetricInfo) -> Ranking | None:
     if not any(len(sample.scores) for sample in samples):
         return None
     return rank(samples, metric.higher_is_better)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 _Key = tuple[str, str, str, str, str]

@@ -79,7 +79,7 @@ def context(
         "split_text": split_text(data.capture, t),
         "points_from": points_from(data.capture, t),
         "point_count": len(data.capture.points()[0]),
-        "background": _colour(data.capture.background),
+        "background": _colour(data.capture.background, t),
         "paper_url": paper_url,
         "films": _films(data, order),
         "sensitivity": _sensitivity(data, order, pictures, ranked, metric, t) if ranked and metric else None,
@@ -158,8 +158,8 @@ def paper_url(paper: dict[str, Any]) -> str:
     return url if url.startswith(("https://", "http://")) else ""
 
 
-def _colour(background: tuple[float, float, float]) -> str:
-    named = {(1.0, 1.0, 1.0): "white", (0.0, 0.0, 0.0): "black"}
+def _colour(background: tuple[float, float, float], t: Texts) -> str:
+    named = {(1.0, 1.0, 1.0): t("asked.white"), (0.0, 0.0, 0.0): t("asked.black")}
     return named.get(background, "sRGB " + ", ".join(f"{channel:.3g}" for channel in background))
 
 
@@ -392,8 +392,8 @@ def _films(data: ReportData, order: Sequence[Contestant]) -> list[dict[str, Any]
             "label": one.label,
             "slot": slot % SLOTS,
             "run": film.run,
-            "video": f"films/{slot}.mp4" if film.video else None,
-            "scene": f"scenes/{slot}.html" if film.scene else None,
+            "video": f"films/{film.file('mp4')}" if film.video else None,
+            "scene": f"scenes/{film.file('html')}" if film.scene else None,
             "no_video": film.no_video,
             "no_scene": film.no_scene,
         }

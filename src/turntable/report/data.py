@@ -6,6 +6,7 @@ metric, times in seconds, memory in bytes.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,10 @@ class Film:
     no_video: str = ""
     no_scene: str = ""
 
+    def file(self, suffix: str) -> str:
+        """What its file of that suffix is called on the page: as no other run's is."""
+        return f"{hashlib.sha256(self.run.encode()).hexdigest()[:12]}.{suffix}"
+
 
 @dataclass(frozen=True)
 class ReportRun:
@@ -63,7 +68,8 @@ class ReportRun:
     Args:
         id, method, title, license, paper, seed: which run of which method; paper has ``title``, ``year`` and
             ``url``.
-        state: ``done``, ``failed``, ``cancelled``, ``running``, ``paused`` or ``queued``.
+        state: ``done``, ``failed``, ``cancelled``, ``running``, ``paused``, ``queued``, or ``interrupted``: whoever
+            worked on it was killed, and it goes on when somebody asks for it.
         cause: why it failed, one line; None where it did not.
         settings, budget, device: what was asked, and where it ran.
         device_seconds, setup_seconds, steps, peak_memory_bytes: what it took.

@@ -6,6 +6,7 @@ dimmed in every picture, and the error map is that of the score: both pictures a
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -103,7 +104,7 @@ def _write_view(
     size = view.camera.width, view.camera.height
     stem = f"images/{index:04d}"
     answers: dict[str, RunPictures] = {}
-    for number, run in enumerate(runs):
+    for run in runs:
         path = run.views_folder / view.image_path.name
         run_folder = folder_of(run.views_folder)
         answer = path.relative_to(run_folder).as_posix()
@@ -118,13 +119,21 @@ def _write_view(
         except ValueError as error:
             answers[run.id] = RunPictures(None, None, f"its file can't be shown ({error})")
         else:
-            answers[run.id] = _put(folder, f"{stem}-run{number}", kept, *size)
+            answers[run.id] = _put(folder, f"{stem}-{picture_key(run)}", kept, *size)
     (folder / f"{stem}-photo.webp").write_bytes(encoded(dimmed(photo, mask), keeper.lossless))
     return ViewPictures(
         photo=Picture(f"{stem}-photo.webp", *size),
         counted=None if mask is None else float(mask.mean()),
         runs=answers,
     )
+
+
+def picture_key(run: ReportRun) -> str:
+    """What files of a run are called on a page: nothing that another run's, or its own of another mark, ever are called.
+
+    A page that is open while it is written again must not show one method's picture under another's name.
+    """
+    return hashlib.sha256(f"{run.id} {run.views_folder.name}".encode()).hexdigest()[:12]
 
 
 def _put(folder: Path, stem: str, kept: Kept, width: int, height: int) -> RunPictures:

@@ -1,9 +1,9 @@
 """What the page needs of every rendering, made once, when it is scored, and kept in the run's folder::
 
     runs/<id>/page/
-    ├── <view>.webp        the rendering, as the page shows it
-    ├── <view>-error.webp  its error map
-    └── <view>.json        which file that was, other scores of it, and the training photo that it may be
+    ├── <view>.<mark>.webp        the rendering, as the page shows it
+    ├── <view>.<mark>-error.webp  its error map
+    └── <view>.<mark>.json        which file that was, other scores of it, and the training photo that it may be
 
 An error map takes half a second, so a page of a thousand renderings could not be written at once otherwise. What is kept is
 made again where the rendering has been written since, and may be deleted at any time.
@@ -42,6 +42,9 @@ as lossless WebP: five methods' renderings and error maps are about 13 MB then, 
 
 QUALITY = 90
 """WebP's, for larger captures: a seventh of the bytes, and no difference that an eye finds at pixel scale."""
+
+LARGEST_SIDE = 16383
+"""WebP's, in pixels."""
 
 DIM = 0.3
 """How much is left of a pixel that the mask does not count: what it shows can still be made out."""
@@ -133,7 +136,7 @@ class Keeper:
         """
         if rendering.ndim == 2:
             rendering = np.repeat(rendering[..., None], 3, axis=-1)
-        shown, error, facts = self._paths(run, view)
+        shown, error, facts = self._paths(run, answer, view)
         shown.parent.mkdir(exist_ok=True)
         found = self._training_photos().memorised(rendering, view.name)
         scores = variants(photo, rendering, mask)
@@ -156,7 +159,7 @@ class Keeper:
         Raises:
             FileNotFoundError: there is no such rendering.
         """
-        shown, error, facts = self._paths(run, view)
+        shown, error, facts = self._paths(run, answer, view)
         identity = self._identity(run / answer)
         try:
             document = json.loads(facts.read_text(encoding="utf-8"))
@@ -173,8 +176,9 @@ class Keeper:
                 self._photos = TrainingPhotos(self._capture)
             return self._photos
 
-    def _paths(self, run: Path, view: CaptureView) -> tuple[Path, Path, Path]:
-        stem = view.image_path.name.removesuffix(".png")
+    def _paths(self, run: Path, answer: str, view: CaptureView) -> tuple[Path, Path, Path]:
+        # By mark: a page may be written while the run is scored at its next one.
+        stem = f"{view.image_path.name.removesuffix('.png')}.{(run / answer).parent.name}"
         folder = run / FOLDER
         return folder / f"{stem}.webp", folder / f"{stem}-error.webp", folder / f"{stem}.json"
 
@@ -204,7 +208,7 @@ def keeping(capture: Capture) -> Keep:
         mask: np.ndarray | None,
     ) -> None:
         # The disk is full, or a photo is damaged: no run fails for that; the page tries again, and says so.
-        with contextlib.suppress(OSError, TurntableError):
+        with contextlib.suppress(OSError, ValueError, TurntableError):
             keeper.keep(run, answer, view, photo, rendering, mask)
 
     return keep
@@ -230,7 +234,9 @@ def dimmed(picture: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 
 def encoded(picture: np.ndarray, lossless: bool) -> bytes:
-    """``uint8[H, W, 3]`` as a WebP file."""
+    """``uint8[H, W, 3]`` as a WebP file; smaller where it is larger than WebP can be."""
     out = io.BytesIO()  # method 2: half of the time of the default for 3 % more bytes
-    Image.fromarray(picture).save(out, "WEBP", lossless=lossless, quality=QUALITY, method=2)
+    shown = Image.fromarray(picture)
+    shown.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    shown.save(out, "WEBP", lossless=lossless, quality=QUALITY, method=2)
     return out.getvalue()

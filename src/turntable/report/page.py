@@ -7,6 +7,8 @@ the template's and the style sheet's, what the numbers mean :mod:`.answer`'s.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from .single import inlined
 
 HERE = Path(__file__).parent
 GENERATOR = "Turntable"
+MOST_TRIES = 20
 _MARK = f'<meta name="generator" content="{GENERATOR}">'
 """By this line in its ``index.html`` a folder is known to be a page, and may be replaced."""
 
@@ -82,13 +85,13 @@ def _fill(folder: Path, data: ReportData, progress: Callable[[int, int], None], 
     runs = [run for one in order for run in one.runs]
     if not single_file and any(run.curve for run in runs):
         files.write_text(assets / "plotly.min.js", plotly_script())
-    for slot, one in enumerate(order):
+    for one in order:
         film = data.films.get(one.label)
         for kind, source, name in (
-            ("films", film and film.video, f"{slot}.mp4"),
-            ("scenes", film and film.scene, f"{slot}.html"),
+            ("films", film and film.video, film and film.file("mp4")),
+            ("scenes", film and film.scene, film and film.file("html")),
         ):
-            if source and not (single_file and kind == "scenes"):  # which a file can't show anyway
+            if source and name and not (single_file and kind == "scenes"):  # which a file can't show anyway
                 (folder / kind).mkdir(exist_ok=True)
                 put_beside(source, folder / kind / name)
     pictures, lossless = write_pictures(folder, data.capture, runs, progress)
@@ -141,14 +144,19 @@ def _literal(name: str) -> str:
 
 
 def _move_into_place(new: Path, folder: Path) -> None:
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        folder.rename(old)
+    """Put ``new`` where ``folder`` is; another process that does the same may get in between, and the later one stays."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    for left in reversed(range(MOST_TRIES)):
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old)
         try:
             new.rename(folder)
-        except OSError:
-            old.rename(folder)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and left:
+                shutil.rmtree(old, ignore_errors=True)  # somebody has put a newer page there
+                continue
+            if old.exists():
+                old.rename(folder)
             raise
-        shutil.rmtree(old)
-    else:
-        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+        return

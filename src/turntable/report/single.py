@@ -7,7 +7,8 @@ import mimetypes
 import re
 from pathlib import Path
 
-_BESIDE = re.compile(r'(src|href)="((?:images|films)/[^"/]+)"')
+_SOURCE = re.compile(r'src="((?:images|films)/[^"/]+)"')
+_LINK = re.compile(r'href="images/[^"/]+" data-view="([^"]+)"')
 _STYLE = '<link rel="stylesheet" href="assets/page.css">'
 _SCRIPT = '<script defer src="assets/page.js"></script>'
 
@@ -25,13 +26,11 @@ def inlined(folder: Path) -> str:
     text = _replaced_once(text, _SCRIPT, f'<script type="module">{script}</script>')
 
     def data(match: re.Match[str]) -> str:
-        attribute, name = match.groups()
-        if attribute == "href":
-            return 'href="#views"'
+        name = match[1]
         kind = "image/webp" if name.endswith(".webp") else mimetypes.guess_type(name)[0]
         return f'src="data:{kind};base64,{base64.b64encode((folder / name).read_bytes()).decode()}"'
 
-    return _BESIDE.sub(data, text)
+    return _LINK.sub(r'href="#\1" data-view="\1"', _SOURCE.sub(data, text))
 
 
 def _replaced_once(text: str, old: str, new: str) -> str:
