@@ -122,14 +122,17 @@ def export_content(bench: Bench, run: str, watcher: Watcher, walls: bool) -> tup
     """What a run's method exports from its newest checkpoint, and the steps of that; None where it exports no such thing.
 
     Raises:
-        TurntableError: as :func:`turntable.exporting.loaded_beside`, or what it exports can't be read.
+        TurntableError: as :func:`turntable.exporting.loaded_beside`, or what it exports can't be written or read.
     """
-    with loaded_beside(bench, run, watcher, walls) as method:
-        steps = int(method.saved.state["steps"])
-        watcher.run_doing(run, "exporting", 0, 0)
-        method.worker.send("export", folder=str(method.scratch))
-        names = method.worker.await_("exported")["files"]
-        return read_exported(method.scratch, names), steps
+    try:
+        with loaded_beside(bench, run, watcher, walls) as method:
+            steps = int(method.saved.state["steps"])
+            watcher.run_doing(run, "exporting", 0, 0)
+            method.worker.send("export", folder=str(method.scratch))
+            names = method.worker.await_("exported")["files"]
+            return read_exported(method.scratch, names), steps
+    except OSError as error:
+        raise disk_error(error, f"what run {run} exports") from error
 
 
 def capture_of(bench: Bench, row: RunRow) -> Capture:
@@ -421,6 +424,7 @@ def static_scene(bench: Bench, row: RunRow, watcher: Watcher, walls: bool = True
     if row.state is State.FAILED:
         return "The run failed."
     try:
+        capture = capture_of(bench, row)
         folder, saved = newest_checkpoint(bench, row.id)
         page, about = folder.path / "scene" / "scene.html", folder.path / "scene" / "scene.json"
         wanted = {"format": FORMAT, "steps": int(saved.state["steps"])}
@@ -429,7 +433,6 @@ def static_scene(bench: Bench, row: RunRow, watcher: Watcher, walls: bool = True
             content, steps = export_content(bench, row.id, watcher, walls)
             if content is None:
                 return f"The method {row.method} exports no PLY file to look around in."
-            capture = capture_of(bench, row)
             page.parent.mkdir(exist_ok=True)
             about.unlink(missing_ok=True)
             files.write_text(page, as_html(content, capture, row.id))

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from turntable.worker.ply import encode_points, encode_vertices, read_points, read_vertices
+from turntable.worker.ply import (
+    decode_triangles,
+    encode_points,
+    encode_vertices,
+    read_points,
+    read_vertices,
+)
 
 counts = st.integers(0, 20)
 clouds = counts.flatmap(
@@ -105,3 +111,13 @@ def test_a_spoiled_byte_is_read_or_a_value_error(
     with contextlib.suppress(ValueError):
         points, colours = read_points(path)
         assert points.shape[1] == 3 and len(points) == len(colours)
+
+
+def test_triangles_are_read_after_the_vertices() -> None:
+    vertices = np.zeros(3, [("x", "<f4"), ("y", "<f4"), ("z", "<f4")])
+    head = b"element face 2\nproperty list uchar uint vertex_indices\nend_header\n"
+    faces = np.array([(3, (0, 1, 2)), (3, (2, 1, 0))], [("corners", "u1"), ("vertices", "<u4", 3)])
+    data = encode_vertices(vertices).replace(b"end_header\n", head) + faces.tobytes()
+    assert decode_triangles(data, Path("mesh.ply")).tolist() == [[0, 1, 2], [2, 1, 0]]
+    with pytest.raises(ValueError, match="needs binary faces right after the vertices"):
+        decode_triangles(encode_vertices(vertices), Path("mesh.ply"))

@@ -196,7 +196,8 @@ def up_of(capture: Capture, focus: np.ndarray | None) -> tuple[np.ndarray, bool]
             found.append((spreads[0], side == 1, directions[:, 0]))
     if not found:
         return (_unit(mean) if np.linalg.norm(mean) > 0.1 else np.array([0.0, -1.0, 0.0])), False
-    _, sideways, up = min(found, key=lambda one: one[:2])
+    # Where both fit as well, to round-off, photos were held level.
+    _, sideways, up = min(found, key=lambda one: (round(one[0], 9), one[1]))
     sign = up @ mean if not sideways and abs(up @ mean) > 0.1 else above @ up
     return (-up if sign < 0 else up), sideways
 
