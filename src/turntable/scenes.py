@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 from . import files
 from .bench import Bench
 from .captures.capture import Capture, CaptureView
-from .captures.paths import focus_of
+from .captures.paths import focus_of, up_of
 from .errors import TurntableError, disk_error
 from .exporting import loaded_beside, newest_checkpoint
 from .record import RunRow, State
@@ -101,11 +101,9 @@ def frame_of(capture: Capture) -> Frame:
     """The frame in which a capture is shown: the first look is over the shoulder of its first held-out camera."""
     cameras = [view.camera for view in capture.views]
     centres = np.array([camera.centre for camera in cameras])
-    ups = np.array([-camera.R[1] for camera in cameras])
-    mean = ups.mean(0)
-    up = mean / np.linalg.norm(mean) if np.linalg.norm(mean) > 0.1 else ups[0]
     first = (capture.held_out or capture.views)[0].camera
     focus = focus_of(capture)
+    up, _ = up_of(capture, focus)
     if focus is None:  # they look outwards, from within what they see
         spread = float(np.linalg.norm(centres - centres.mean(0), axis=1).max())
         scale = DISTANCE / (4 * spread or 1.0)

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from conftest import look_at
 from turntable.captures.capture import Capture
-from turntable.captures.paths import Film, along_views, check_film, orbit, read_path
+from turntable.captures.paths import Film, along_views, check_film, orbit, read_path, up_of
 from turntable.captures.transforms import opengl_matrix
 from turntable.errors import TurntableError
 from turntable.worker.contract import Camera
@@ -169,6 +169,9 @@ def test_photos_held_sideways_both_ways_make_an_upright_film() -> None:
         rolled(camera, np.pi / 2 if index < 9 else -np.pi / 2)
         for index, camera in enumerate(on_arc(360, 16, (15.0,)))
     ]
+    up, sideways = up_of(capture_of(cameras), np.zeros(3))
+    np.testing.assert_allclose(up, [0, 0, 1], atol=1e-6)
+    assert sideways
     path = orbit(capture_of(cameras), FILM)
     assert all(camera.R[1, 2] < -0.9 for camera in path)
     assert turns_of(path).max() < 10

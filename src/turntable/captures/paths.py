@@ -81,13 +81,11 @@ def orbit(capture: Capture, film: Film) -> list[Camera]:
     follow those of the photos nearby. Cameras that look outwards, as in a scan of a room from its middle, have no focus:
     they are followed there and back.
     """
-    axes = np.array([view.camera.R for view in capture.views])
-    centres = np.array([view.camera.centre for view in capture.views])
     focus = focus_of(capture)
     if focus is None:
         return _there_and_back(capture, film)
-    up, sideways = _up(axes, centres - focus)
-    around = _Around(focus, up, centres)
+    up, sideways = up_of(capture, focus)
+    around = _Around(focus, up, np.array([view.camera.centre for view in capture.views]))
     places = _even_speed(around.path(), film.frames)
     lens = _lens(capture, film, sideways)
     return [replace(lens, **_looking(place, focus, up)) for place in places]
@@ -176,16 +174,20 @@ def focus_of(capture: Capture) -> np.ndarray | None:
     return focus if np.median((offsets * forwards).sum(1) / distances) > AIMED else None
 
 
-def _up(axes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Which way is up, and whether the photos lie on their sides.
+def up_of(capture: Capture, focus: np.ndarray | None) -> tuple[np.ndarray, bool]:
+    """Which way is up, ``float64[3]`` of length 1, and whether the photos lie on their sides.
 
     Up is perpendicular to the rows of all photos that were held level, and to the columns of all that were held sideways;
     where neither can be told, it is the mean of what is up in the photos.
 
     Args:
-        axes: ``float64[N, 3, 3]``, each camera's right, down and forward in its rows.
-        offsets: ``float64[N, 3]``, from the focus to the cameras: most photos are taken from above it.
+        capture: its cameras are asked.
+        focus: as :func:`focus_of` has it. Most photos are taken from above it: that tells up from down where nothing else
+            does.
     """
+    axes = np.array([view.camera.R for view in capture.views])
+    centres = np.array([view.camera.centre for view in capture.views])
+    above = np.zeros(3) if focus is None else (centres - focus).mean(0)
     mean = -axes[:, 1].mean(0)
     found = []
     for side in (0, 1):
@@ -196,7 +198,7 @@ def _up(axes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, bool]:
         return (_unit(mean) if np.linalg.norm(mean) > 0.1 else np.array([0.0, -1.0, 0.0])), False
     # Where both fit as well, to round-off, photos were held level.
     _, sideways, up = min(found, key=lambda one: (round(one[0], 9), one[1]))
-    sign = up @ mean if not sideways and abs(up @ mean) > 0.1 else (offsets @ up).mean()
+    sign = up @ mean if not sideways and abs(up @ mean) > 0.1 else above @ up
     return (-up if sign < 0 else up), sideways
 
 
