@@ -215,3 +215,30 @@ def test_when_the_server_ends_everybody_is_let_go() -> None:
         assert await (await stream.join()).take() is None
 
     run(test)
+
+
+def test_who_comes_while_a_wish_is_looked_at_is_not_shown_what_was_before() -> None:
+    async def test() -> None:
+        parts: Parts = {"a": 1}
+        open_ = asyncio.Event()
+        open_.set()
+
+        async def look() -> Parts:
+            found = dict(parts)
+            await open_.wait()
+            return found
+
+        stream = Stream(look)
+        await stream.now()
+        parts["a"] = 2
+        open_.clear()
+        stream.hurry()
+        first = asyncio.create_task(stream.now())
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(stream.now())
+        await asyncio.sleep(0.01)
+        assert not second.done()
+        open_.set()
+        assert (await first).parts == (await second).parts == {"a": 2}
+
+    run(test)

@@ -181,8 +181,11 @@ class Stream:
         async with self._looking:
             if self._is_young(AT_ONCE_S):
                 return  # who waited here for another's look takes it
-            self._seen = self._wishes
+            wishes = self._wishes
             parts = await self._look()
+            self._seen = (
+                wishes  # not before: who asks meanwhile would be shown what was there before the wish
+            )
             if parts is not None:
                 self._last = Look(parts)
             elif self._last is not None:
