@@ -23,6 +23,7 @@ from turntable.record import State
 from turntable.serve.app import make_app
 from turntable.serve.logs import MOST_BYTES
 from turntable.serve.security import Keeper
+from turntable.serve.wishes import options_of
 
 TOKEN = "a-token-of-the-tests"
 
@@ -170,6 +171,39 @@ def report(bench: Bench) -> Path:
     (folder / "out").symlink_to(bench.folder)
     os.mkfifo(folder / "pipe.txt")
     return folder
+
+
+def test_a_page_runs_our_script_and_no_other_whatever_lies_beside_it(
+    client: TestClient, report: Path
+) -> None:
+    (report / "assets").mkdir()
+    for name in ("page.js", "plotly.min.js", "page.css", "other.js"):
+        (report / "assets" / name).write_text("steal()")
+    (report / "evil.JS").write_text("steal()")
+    for name in ("page.js", "plotly.min.js", "page.css"):
+        answer = client.get(f"/reports/fox/assets/{name}")
+        assert answer.status_code == 200 and len(answer.text) > 1000 and "steal()" not in answer.text
+    for path in ("assets/other.js", "evil.JS"):
+        assert client.get(f"/reports/fox/{path}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "folders", "options"),
+    [
+        ('<!doctype html>\n<html lang="ko">', ("films",), ["--lang", "ko"]),
+        ('<!doctype html>\n<html lang="en">', (), ["--lang", "en", "--no-3d"]),
+        ('<!doctype html>\n<html lang="xx">', ("scenes",), []),
+        (None, (), []),
+    ],
+)
+def test_a_page_is_written_again_as_it_was(
+    tmp_path: Path, text: str | None, folders: tuple[str, ...], options: list[str]
+) -> None:
+    for name in folders:
+        (tmp_path / name).mkdir()
+    if text is not None:
+        (tmp_path / "index.html").write_text(text)
+    assert options_of(tmp_path) == options
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ OURS = "127.0.0.1:8650"
         ({"origin": f"http://evil.example/{OURS}"}, False),
         ({"origin": f"http://x@{OURS}"}, False),
         ({"origin": f"file://{OURS}"}, False),
+        ({"origin": "http://["}, False),
         ({"origin": f"http://{OURS}", "sec-fetch-site": "same-site"}, False),
         ({"origin": f"http://{OURS}", "sec-fetch-site": "cross-site"}, False),
         ({"sec-fetch-site": "none"}, False),

@@ -7,8 +7,11 @@ import json
 from collections.abc import Awaitable, Callable
 
 import pytest
+from starlette.types import Message
 
+from turntable.serve import app
 from turntable.serve import stream as module
+from turntable.serve.app import EventStream
 from turntable.serve.stream import (
     HEARTBEAT,
     LONGEST_PERIOD_S,
@@ -240,5 +243,37 @@ def test_who_comes_while_a_wish_is_looked_at_is_not_shown_what_was_before() -> N
         assert not second.done()
         open_.set()
         assert (await first).parts == (await second).parts == {"a": 2}
+
+    run(test)
+
+
+def test_a_viewer_that_reads_nothing_is_let_go_though_a_send_never_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        monkeypatch.setattr(app, "LAST_WORD_S", 0.05)
+
+        async def look() -> Parts:
+            return {"a": 1}
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        sent: list[str] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message["type"])
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()  # its socket takes no more
+
+        stream = Stream(look)
+        viewer = await stream.join()
+        answering = asyncio.create_task(EventStream(stream, viewer)({}, receive, send))
+        await asyncio.sleep(0.05)
+        assert sent == ["http.response.start", "http.response.body"] and stream.viewers == 1
+        viewer.close()
+        await asyncio.wait_for(answering, 5)
+        assert stream.viewers == 0
 
     run(test)

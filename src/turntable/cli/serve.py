@@ -33,7 +33,7 @@ def serve(
         ),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    lang: Annotated[str, typer.Option("--lang", metavar="en|ko", help="The language of the page.")] = "en",
+    lang: o.LangOption = None,
     bench: o.BenchOption = None,
     debug: o.DebugOption = False,
 ) -> None:
@@ -49,7 +49,8 @@ def serve(
 
     place = Bench.find(bench)
     place.record.close()  # says so if there is no bench, or it can't be read
-    texts(lang)
+    chosen = lang or place.settings().lang
+    texts(chosen)
     if not 0 <= port <= 65535:
         raise TurntableError(f"--port is a number from 0 to 65535, not {port}.")
     token = server.read_token(token_file) if token_file is not None else None
@@ -65,4 +66,4 @@ def serve(
         if open_it:
             typer.launch(address)
 
-    server.serve(place.folder, listening, token, lang, ready)
+    server.serve(place.folder, listening, token, chosen, ready)

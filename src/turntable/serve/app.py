@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode
@@ -49,6 +50,23 @@ ASSETS = {
 
 MOST_FORM_BYTES = 16 * 1024
 MOST_VIEWERS = 1000
+
+LAST_WORD_S = 1.0
+"""A viewer that is let go has so long to take what is being sent."""
+
+
+def _own_assets() -> dict[str, Path]:
+    assets = HERE.parent / "report" / "assets"
+    found = {f"assets/{name}": assets / name for name in ("page.js", "page.css")}
+    plotly = find_spec("plotly")  # not imported: it takes memory, and only a file of it is sent
+    if plotly is not None and plotly.submodule_search_locations:
+        package = Path(next(iter(plotly.submodule_search_locations)))
+        found["assets/plotly.min.js"] = package / "package_data" / "plotly.min.js"
+    return found
+
+
+OWN_ASSETS = _own_assets()
+"""What pages in ``reports/`` run and look like, by its path in a page's folder."""
 
 
 def make_app(bench_folder: Path, keeper: Keeper, lang: str = "en") -> Starlette:
@@ -206,8 +224,15 @@ class Live:
             raise HTTPException(404) from None
 
     async def report_file(self, request: Request) -> Response:
-        """A file of a page."""
-        return self._file(request, self.folder / "reports", request.path_params["path"])
+        """A file of a page; its scripts and style are our own, whatever lies there: a pack may bring anybody's."""
+        name = request.path_params["path"]
+        _, _, inside = name.partition("/")
+        if inside in OWN_ASSETS:
+            own = OWN_ASSETS[inside]
+            return self._file(request, own.parent, own.name)
+        if name.lower().endswith((".js", ".mjs")):
+            raise HTTPException(404)
+        return self._file(request, self.folder / "reports", name)
 
     def _file(self, request: Request, folder: Path, name: str) -> Response:
         try:
@@ -364,14 +389,23 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.create_task(self._await_going(receive))
+        telling = asyncio.create_task(self._tell(send))
+        closing = asyncio.create_task(self._viewer.await_closing())
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            while (data := await self._viewer.take()) is not None:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            await asyncio.wait({telling, closing}, return_when=asyncio.FIRST_COMPLETED)
+            # Who doesn't read keeps what is being sent for ever: it isn't waited for longer than this.
+            await asyncio.wait({telling}, timeout=LAST_WORD_S)
         finally:
-            gone.cancel()
+            for task in (gone, closing, telling):
+                task.cancel()
             self._stream.leave(self._viewer)
+            await asyncio.gather(gone, closing, telling, return_exceptions=True)
+
+    async def _tell(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        while (data := await self._viewer.take()) is not None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _await_going(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

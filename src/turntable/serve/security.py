@@ -80,7 +80,10 @@ def is_same_origin(headers: Mapping[str, str]) -> bool:
         return False
     if origin in (None, "null"):
         return site == "same-origin"
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # such as http://[
+        return False
     return parts.scheme in ("http", "https") and bool(host) and parts.netloc.lower() == str(host).lower()
 
 

@@ -83,7 +83,12 @@ class Viewer:
         self._waiting: bytes | None = None
         self._wake = asyncio.Event()
         self._since = time.monotonic()
-        self.closed = False
+        self._closing = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is sent."""
+        return self._closing.is_set()
 
     def offer(self, data: bytes, whole: Callable[[], bytes]) -> None:
         """Have ``data`` sent; ``whole()`` instead, if what was offered before hasn't been taken yet."""
@@ -98,8 +103,12 @@ class Viewer:
 
     def close(self) -> None:
         """Have nothing more sent."""
-        self.closed = True
+        self._closing.set()
         self._wake.set()
+
+    async def await_closing(self) -> None:
+        """Return when nothing more is to be sent."""
+        await self._closing.wait()
 
     async def take(self) -> bytes | None:
         """The next event; None when there will be no more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from .. import control
 from ..bench import Bench
+from ..lang import languages
 
 WAIT_S = 2.0
 """A viewer waits so long to see a wish granted; one that takes longer is shown as asked for."""
@@ -60,6 +62,18 @@ class Wishes:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+def options_of(page: Path) -> list[str]:
+    """How ``turntable report`` was asked to write the page in a folder: its language, and whether it has films."""
+    try:
+        with (page / "index.html").open(encoding="utf-8", errors="replace") as file:
+            head = file.read(500)
+    except OSError:
+        return []
+    lang = re.search(r'<html lang="([a-z]+)"', head)
+    options = ["--lang", lang[1]] if lang and lang[1] in languages() else []
+    return options if (page / "films").is_dir() or (page / "scenes").is_dir() else [*options, "--no-3d"]
+
+
 class Pages:
     """Writes pages again, one at a time and in a process of its own: it takes a processor for a while, and memory.
 
@@ -89,7 +103,8 @@ class Pages:
             self._changed()
 
     async def _write(self, capture: str) -> None:
-        command = ("-m", "turntable", "report", "--bench", str(self._folder), "--", capture)
+        as_it_was = options_of(self._folder / "reports" / capture)
+        command = ("-m", "turntable", "report", *as_it_was, "--bench", str(self._folder), "--", capture)
         try:
             async with self._one:
                 process = await asyncio.create_subprocess_exec(
