@@ -119,7 +119,7 @@ def matrix_of(rows: object, what: str) -> np.ndarray:
     """
     try:
         matrix = np.array(rows, np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         matrix = np.zeros(0)
     if matrix.shape not in ((3, 4), (4, 4)):
         raise TurntableError(f"{what} must be a 4×4 (or 3×4) matrix of numbers, not {str(rows)[:60]!r}.")
