@@ -89,6 +89,13 @@ def test_a_foreign_host_is_refused(client: TestClient, bench: Bench, host: str) 
     assert "fox-splat-1" not in answer.text and "set-cookie" not in answer.headers
 
 
+def test_with_a_token_a_proxy_may_call_us_by_its_name(connect: Callable[..., TestClient]) -> None:
+    client = connect(token=TOKEN)
+    assert client.get("/", headers={"host": "bench.example.org"}).status_code == 403
+    entered = client.get(f"/?token={TOKEN}", headers={"host": "bench.example.org"}, follow_redirects=False)
+    assert entered.status_code == 303
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND"])
 def test_other_methods_are_refused(client: TestClient, method: str) -> None:
     answer = client.request(method, "/")

@@ -342,7 +342,9 @@ class Gate:
             answer = no(405, "method")
             answer.headers["allow"] = ", ".join(METHODS)
             return answer
-        if not host_is_ours(request.headers.get("host"), keeper.port, keeper.loopback):
+        if not host_is_ours(
+            request.headers.get("host"), keeper.port, keeper.loopback and keeper.token is None
+        ):
             return no(421, "host", port=keeper.port)
         session = request.cookies.get(keeper.cookie)
         known = keeper.is_session(session)

@@ -57,7 +57,8 @@ def host_is_ours(header: str | None, port: int, loopback: bool) -> bool:
     """Whether a request's ``Host`` names this server.
 
     On loopback only this machine's own names do: a page of elsewhere whose name was made to lead to 127.0.0.1 (DNS
-    rebinding) still sends its own name. Elsewhere any name does, since nobody gets in without the token.
+    rebinding) still sends its own name. Where there is a token any name does (``loopback`` is False then): nobody gets in
+    without it, and a proxy passes on the name that it is called by.
     """
     if not header or not re.fullmatch(r"[A-Za-z0-9.:\[\]_-]{1,255}", header):
         return False

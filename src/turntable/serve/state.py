@@ -318,17 +318,14 @@ class Reader:
 
     def _captures(self, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         t = self._texts
-        newest: dict[str, float] = {}
-        ids = {row["id"]: row["capture"] for row in runs}
         ended = self._bench.record.read(
-            f"SELECT run, max(time) AS time FROM events WHERE run IN ({_holes(ids)})"
-            " AND state IN ('done', 'failed', 'cancelled') GROUP BY run",
-            list(ids),
+            "SELECT runs.capture AS capture, max(events.time) AS time FROM events JOIN runs ON runs.id = events.run"
+            " WHERE events.state IN ('done', 'failed', 'cancelled') GROUP BY runs.capture"
         )
-        times = {row["run"]: row["time"] for row in ended}
-        for run, capture in ids.items():
-            scores = _written(self._bench.runs_folder / run / "scores.csv") or 0.0
-            newest[capture] = max(newest.get(capture, 0.0), times.get(run, 0.0), scores)
+        newest = {row["capture"]: row["time"] for row in ended}
+        for row in runs:  # those that go on have newer scores than any event
+            scores = _written(self._bench.runs_folder / row["id"] / "scores.csv") or 0.0
+            newest[row["capture"]] = max(newest.get(row["capture"], 0.0), scores)
         found = []
         for path in sorted(self._bench.captures_folder.glob("*/capture.json")):
             name = path.parent.name
