@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from turntable.captures.leakage import Leak
+from turntable.captures.split import HoldOut
 from turntable.lang import texts
 from turntable.report.context import MOST_PAIRS, context, paper_url, points_from, signed, split_text
 from turntable.report.data import FLOOR
@@ -213,15 +214,26 @@ def test_only_addresses_of_the_web_are_linked(paper, wanted):
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"hold_out": "every:5"}, "every 5th"),
-        ({"every": 7}, "every 7th"),
-        ({}, "every 8th"),
-        ({"hold_out": "segment:0.2"}, "20 %"),
-        ({"hold_out": "list:names.txt"}, "list"),
+        ("every:5", "every 5th"),
+        (None, "every 8th"),
+        ("segment:0.2", "20 %"),
+        ("list", "a list names"),
+        ("source", "source’s own"),
+        ("nobody knows", "wasn’t recorded"),
     ],
 )
 def test_the_split_is_told_by_its_rule(capture, settings, part):
-    capture.document["settings"] = settings
+    """As capture.json has it: see HoldOut.to_json and split_of."""
+    if settings in ("source", "nobody knows"):
+        capture.document["split"] = {"by": settings.partition(" ")[0].replace("nobody", ""), "words": ""}
+    else:
+        rule = (
+            HoldOut("list", names=("0000.jpg",))
+            if settings == "list"
+            else HoldOut.parse(settings or "every:8")
+        )
+        capture.document["settings"] = {"hold_out": rule.to_json()} if settings else {"every": 8}
+        capture.document["split"] = {"by": rule.rule, "words": rule.words()}
     assert part in split_text(capture, texts())
 
 

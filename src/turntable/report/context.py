@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..captures.capture import Capture
+from ..captures.split import EVERY, split_of
 from ..lang import Texts, texts
 from ..tasks.published import Beside
 from ..tasks.sensitivity import VARIANTS, sensitivity
@@ -142,14 +143,14 @@ def points_from(capture: Capture, t: Texts) -> str:
 
 def split_text(capture: Capture, t: Texts) -> str:
     """By which rule the views were held out."""
-    rule = str((capture.document.get("settings") or {}).get("hold_out") or "")
-    kind, _, value = rule.partition(":")
-    if kind == "segment":
-        return t("measured.segment", percent=f"{float(value) * 100:g}")
-    if kind == "list":
-        return t("measured.list")
-    every = value if kind == "every" else (capture.document.get("settings") or {}).get("every", 8)
-    return t("measured.every", every=every)
+    settings = capture.document.get("settings") or {}
+    by = split_of({"settings": settings, **capture.document})["by"]
+    rule = settings.get("hold_out") or {}
+    if by == "segment":
+        return t("measured.segment", percent=f"{rule['value'] * 100:g}")
+    if by == "every":
+        return t("measured.every", every=rule.get("value", settings.get("every", EVERY)))
+    return t({"list": "measured.list", "source": "measured.own"}.get(by, "measured.unknown"))
 
 
 def paper_url(paper: dict[str, Any]) -> str:
