@@ -16,7 +16,11 @@ class TurntableError(Exception):
     """
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> TurntableError:
+class UnknownNameError(TurntableError):
+    """Nobody knows the name that was asked for; see :func:`unknown_name`."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """The error for a name that nobody knows: it lists the known ones and the nearest.
 
     Args:
@@ -31,7 +35,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> TurntableError:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     more = f" and {len(valid) - MOST_NAMES} more" if len(valid) > MOST_NAMES else ""
     listed = ", ".join(valid[:MOST_NAMES]) or "(none)"
-    return TurntableError(f"Unknown {kind} {name!r}; known: {listed}{more}.{hint}")
+    return UnknownNameError(f"Unknown {kind} {name!r}; known: {listed}{more}.{hint}")
 
 
 def disk_error(error: OSError, what: str) -> TurntableError:

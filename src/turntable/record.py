@@ -326,8 +326,12 @@ class Record:
             )
 
     def version(self) -> tuple[int, int]:
-        """Differs after every change of the record, ours (the second number) or another connection's (the first)."""
-        return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
+        """Differs after every change of the record, ours (the second number) or another connection's (the first).
+
+        Raises:
+            TurntableError: the record can't be read.
+        """
+        return self.read("PRAGMA data_version")[0][0], self._db.total_changes
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import html
 import json
 import os
@@ -20,9 +21,11 @@ from starlette.testclient import TestClient
 from serve.live_bench import EVIL, ORIGIN, PORT, change, csrf_of, new_run, score
 from turntable.bench import Bench
 from turntable.record import State
+from turntable.serve import app as app_module
 from turntable.serve.app import make_app
 from turntable.serve.logs import MOST_BYTES
 from turntable.serve.security import Keeper
+from turntable.serve.state import Reader
 from turntable.serve.wishes import options_of
 
 TOKEN = "a-token-of-the-tests"
@@ -94,6 +97,17 @@ def test_with_a_token_a_proxy_may_call_us_by_its_name(connect: Callable[..., Tes
     assert client.get("/", headers={"host": "bench.example.org"}).status_code == 403
     entered = client.get(f"/?token={TOKEN}", headers={"host": "bench.example.org"}, follow_redirects=False)
     assert entered.status_code == 303
+
+
+@pytest.mark.parametrize(("origin", "secure"), [(ORIGIN, False), ("https://bench.example.org", True)])
+def test_the_cookie_of_a_request_by_https_is_sent_by_https_alone(
+    bench: Bench, origin: str, secure: bool
+) -> None:
+    app = make_app(bench.folder, Keeper(PORT, token=TOKEN))
+    with TestClient(app, base_url=origin, follow_redirects=False) as client:
+        said = {"x-forwarded-proto": "http" if secure else "https"}  # by anybody: it isn't believed
+        cookie = client.get(f"/?token={TOKEN}", headers=said).headers["set-cookie"]
+    assert ("Secure" in cookie) is secure
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND"])
@@ -315,8 +329,25 @@ def test_a_page_older_than_the_scores_says_so_and_can_be_written_again(
     time.sleep(1.1)  # the look that was just taken is shown for a second
     stale = client.get("/reports/fox/")
     assert '<body class="x"><aside' in stale.text
-    assert "There are newer scores" in stale.text and 'action="/reports/fox/write"' in stale.text
+    assert "There are newer scores" in stale.text and '<a href="/#captures">Write the page</a>' in stale.text
+    assert 'action="/reports/fox/write"' in client.get("/").text
     assert client.get("/reports/fox/", headers={"if-none-match": stale.headers["etag"]}).status_code == 304
+
+
+def test_somebody_elses_page_gets_no_token_and_frames_no_page_of_ours(
+    client: TestClient, bench: Bench, report: Path
+) -> None:
+    run = new_run(bench)
+    change(bench, run, State.CANCELLED, at=time.time() + 60)
+    form = f'<form method="post" action="/runs/{run.id}/retry">'  # the bar would be part of it
+    (report / "index.html").write_text(
+        f"<!doctype html><html>{form}<body><button>A nice page</button></body>"
+    )
+    csrf = csrf_of(client)
+    shown = client.get("/reports/fox/").text
+    assert "There are newer scores" in shown and "csrf" not in shown and csrf not in shown
+    for path in ("/", f"/runs/{run.id}", f"/runs/{run.id}/log", "/nothing", "/reports/fox/"):
+        assert "frame-ancestors 'none'" in client.get(path).headers["content-security-policy"], path
 
 
 # Names and logs
@@ -353,6 +384,33 @@ def test_a_run_that_isnt_there_is_told_of_shortly(client: TestClient, bench: Ben
     ):
         answer = client.get(path)
         assert answer.status_code in (404, 405) and len(answer.text) < 2000
+
+
+def test_what_cant_be_read_for_now_is_503_with_the_reason_and_leaves_nothing_open(
+    client: TestClient, bench: Bench, report: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(app_module, "open_shown", lambda folder, name: opened.append(name))
+    record = bench.folder / "record.sqlite"
+    record.write_bytes(b"no record at all" * 1000)
+    for path in ("/", "/runs/fox-splat-1", "/reports/fox/", "/events"):
+        answer = client.get(path, headers={"accept": "application/json"})
+        assert answer.status_code == 503, path
+        assert "record.sqlite" in answer.json()["message"] and "\n" not in answer.json()["message"]
+    assert opened == []
+    record.unlink()
+    assert client.get("/").status_code == 200
+
+
+def test_a_disk_that_fails_is_503_with_the_reason(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Reader, *arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/bench/record.sqlite")
+
+    monkeypatch.setattr(Reader, "look", fail)
+    answer = client.get("/", headers={"accept": "application/json"})
+    assert answer.status_code == 503 and "the disk is full" in answer.json()["message"]
 
 
 def test_the_log_is_followed_from_an_offset(client: TestClient, bench: Bench) -> None:

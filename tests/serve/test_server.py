@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -136,6 +137,15 @@ def test_elsewhere_than_on_loopback_a_token_is_made_and_needed(serve: Callable[.
     assert status(server, "GET / HTTP/1.1\nHost: HOST\n\n") == 403
     assert status(server, "GET /?token=wrong HTTP/1.1\nHost: HOST\n\n") == 403
     assert status(server, f"GET /?token={token[1]} HTTP/1.1\nHost: gpu-server:1\n\n") == 303
+
+
+def test_the_language_is_the_benchs_unless_another_is_asked_for(
+    serve: Callable[..., Server], bench: Bench
+) -> None:
+    (bench.folder / "bench.toml").write_text('[page]\nlang = "ko"\n')
+    for options, lang in (((), "ko"), (("--lang", "en"), "en")):
+        page = urllib.request.urlopen(serve(*options).address, timeout=20).read().decode()
+        assert f'<html lang="{lang}">' in page
 
 
 def test_a_token_of_the_users_own_is_not_printed(serve: Callable[..., Server], tmp_path: Path) -> None:

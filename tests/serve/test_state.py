@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from conftest import make_capture
 from serve.live_bench import change, new_run, score
 from turntable.bench import Bench
 from turntable.lang import texts
@@ -111,6 +114,23 @@ def test_nothing_is_read_again_while_nothing_changes(bench: Bench) -> None:
     assert writing is not None and writing["captures"][0]["writing"]
     failed = reader.look(frozenset(), {"fox": "no such thing"})
     assert failed is not None and "no such thing" in failed["captures"][0]["text"]
+
+
+def test_a_page_is_called_outdated_by_runs_that_are_no_longer_listed(bench: Bench) -> None:
+    make_capture(bench.captures_folder / "banana")
+    for name in ("fox", "banana"):
+        (bench.reports_folder / name).mkdir(parents=True)
+        (bench.reports_folder / name / "index.html").write_text("the page")
+    old = new_run(bench, capture="banana")
+    change(bench, old, State.CANCELLED, at=time.time() + 60)
+    for number in range(25):
+        change(bench, new_run(bench), State.CANCELLED, at=time.time() - 3600 + number)
+    parts = Reader(bench.folder, texts("en")).look()
+    assert parts is not None and old.id not in parts["order"]
+    assert {capture["name"]: capture["stale"] for capture in parts["captures"]} == {
+        "banana": True,
+        "fox": False,
+    }
 
 
 def test_a_long_day_is_cut_short(bench: Bench) -> None:

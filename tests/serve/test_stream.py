@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
-from starlette.types import Message
+import uvicorn
+from starlette.types import Message, Receive, Scope, Send
 
-from turntable.serve import app
+from turntable.errors import TurntableError
+from turntable.serve import app, server
 from turntable.serve import stream as module
 from turntable.serve.app import EventStream
 from turntable.serve.stream import (
@@ -138,14 +141,17 @@ def test_a_viewer_that_is_behind_gets_all_as_it_is_then() -> None:
 
 
 @pytest.mark.usefixtures("fast")
-def test_a_look_that_fails_is_tried_again() -> None:
+@pytest.mark.parametrize("error", [OSError("the disk is full"), TurntableError("the disk is full")])
+def test_a_look_that_fails_is_said_once_and_tried_again(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     async def test() -> None:
         bench = Bench()
 
         async def look() -> Parts | None:
-            if bench.looks == 1:
+            if 1 <= bench.looks < 4:
                 bench.looks += 1
-                raise OSError("the disk is full")
+                raise error
             return await bench.look()
 
         stream = Stream(look)
@@ -153,9 +159,11 @@ def test_a_look_that_fails_is_tried_again() -> None:
         await viewer.take()
         bench.parts = {"a": 5}
         assert event_of(await viewer.take()) == ("changes", {"a": 5})
+        assert bench.looks > 4
         stream.close()
 
     run(test)
+    assert [record.getMessage() for record in caplog.records] == ["turntable: the disk is full"]
 
 
 def test_what_was_changed_from_here_is_seen_even_if_a_look_is_under_way() -> None:
@@ -190,6 +198,48 @@ def test_a_viewer_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(module, "PATIENCE_S", -1.0)
         viewer.offer(b"one more", lambda: b"all")
         assert viewer.closed and await viewer.take() is None
+
+    run(test)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs Linux: only there is it closed")
+def test_a_socket_that_is_not_read_is_closed_with_all_that_was_written_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(server, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(module, "PERIOD_S", 0.1)
+    monkeypatch.setattr(module, "LONGEST_PERIOD_S", 0.1)
+
+    async def test() -> None:
+        looks = 0
+
+        async def look() -> Parts:
+            nonlocal looks
+            looks += 1
+            return {"much": f"{looks} " * 1_000_000}  # more than the system's buffers take
+
+        stream = Stream(look)
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            await EventStream(stream, await stream.join())(scope, receive, send)
+
+        listening = server.listen("127.0.0.1", 0)
+        serving = uvicorn.Server(uvicorn.Config(answer, lifespan="off", log_level="critical", ws="none"))
+        task = asyncio.create_task(serving.serve(sockets=[listening]))
+        loop = asyncio.get_running_loop()
+        with socket.socket() as silent:
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            silent.setblocking(False)
+            await loop.sock_connect(silent, listening.getsockname())
+            await loop.sock_sendall(silent, b"GET /events HTTP/1.1\r\nHost: here\r\n\r\n")
+            while stream.viewers == 0:
+                await asyncio.sleep(0.02)
+            assert len(serving.server_state.connections) == 1
+            while stream.viewers or serving.server_state.connections:  # the test's time limit ends it
+                await asyncio.sleep(0.1)
+        serving.should_exit = True
+        await task
 
     run(test)
 

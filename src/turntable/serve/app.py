@@ -21,7 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import TurntableError
+from ..errors import TurntableError, UnknownNameError, disk_error
 from ..lang import Texts, texts
 from .logs import read_log
 from .security import (
@@ -87,7 +87,7 @@ def make_app(bench_folder: Path, keeper: Keeper, lang: str = "en") -> Starlette:
     app = Starlette(
         routes=live.routes(),
         lifespan=live.lifespan,
-        exception_handlers={HTTPException: live.show_error, TurntableError: live.show_error},
+        exception_handlers=dict.fromkeys((HTTPException, TurntableError, OSError), live.show_error),
     )
     app.state.stream = live.stream
     app.add_middleware(Gate, live=live)
@@ -207,15 +207,16 @@ class Live:
         return RedirectResponse(f"/reports/{name}/", 307, headers=page_headers(FILE_CSP))
 
     async def report(self, request: Request) -> Response:
-        """The page of a capture, with a bar that leads back and tells whether there are newer scores."""
+        """The page of a capture, with a bar that leads back and tells whether there are newer scores.
+
+        The bar has no form: somebody else's page could put it into one of its own, and have the user send the token.
+        """
         name = request.path_params["capture"]
-        file = self._report(request)
         captures = (await self.stream.now()).parts["captures"]
         known = next((capture for capture in captures if capture["name"] == name), None)
-        bar = self._template("bar.html").render(capture=known, csrf=self.keeper.csrf(request.state.session))
-        answer = inserted_answer(file, request.headers, bar.encode(), PAGE_CSP, request.method == "HEAD")
-        answer.headers["referrer-policy"] = "same-origin"  # for its form
-        return self._with_session(request, answer)
+        bar = self._template("bar.html").render(capture=known)
+        file = self._report(request)  # last: nothing that fails leaves it open
+        return inserted_answer(file, request.headers, bar.encode(), PAGE_CSP, request.method == "HEAD")
 
     def _report(self, request: Request) -> IO[bytes]:
         try:
@@ -259,9 +260,11 @@ class Live:
         )
 
     async def show_error(self, request: Request, error: Exception) -> Response:
-        """What went wrong, in a line."""
-        status, text = 404, str(error)
-        if isinstance(error, HTTPException):
+        """What went wrong, in a line; 503 for what may be mended: a record that can't be read, a full disk."""
+        status, text = 404 if isinstance(error, UnknownNameError) else 503, str(error)
+        if isinstance(error, OSError):
+            text = str(disk_error(error, "or read a file"))
+        elif isinstance(error, HTTPException):
             status = error.status_code
             text = error.detail if error.detail != _phrase(status) else self.t("serve.errors.nothing")
         return self.refuse(request, status, text)

@@ -24,9 +24,10 @@ LEAST_TOKEN = 16
 
 PAGE_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; media-src 'self'; "
-    "connect-src 'self'; frame-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
+    "connect-src 'self'; frame-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""For every HTML page but scenes. No inline script runs, whatever got into a page."""
+"""For every HTML page but scenes. No inline script runs, whatever got into a page, and none is shown in another: somebody
+else's report could lay our buttons under what it says."""
 
 SCENE_CSP = (
     "sandbox allow-scripts; default-src 'self' data: blob:; "

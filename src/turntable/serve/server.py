@@ -15,6 +15,7 @@ import uvicorn
 from ..errors import TurntableError
 from .app import make_app
 from .security import LEAST_TOKEN, Keeper, is_loopback
+from .stream import PATIENCE_S
 
 DEFAULT_PORT = 8650
 GRACE_S = 1
@@ -57,6 +58,9 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.socket(family, kind, protocol)
         try:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if user_timeout := getattr(socket, "TCP_USER_TIMEOUT", None):  # Linux
+                # What was written to a viewer that reads nothing would be kept for it even when its answer has ended.
+                found.setsockopt(socket.IPPROTO_TCP, user_timeout, round(1000 * PATIENCE_S))
             found.bind(address)
             found.listen(1024)
         except OSError:

@@ -204,6 +204,7 @@ class Stream:
         shown = self._last
         told = time.monotonic()
         period = PERIOD_S
+        said = ""
         while self._viewers and not self._closed:
             self._hurry.clear()
             with contextlib.suppress(asyncio.TimeoutError):
@@ -211,11 +212,12 @@ class Stream:
             spent = time.process_time()
             try:
                 await self._look_again()
-            except (
-                TurntableError,
-                OSError,
-            ) as error:  # a full disk, a record that is being made again: it may pass
-                logging.getLogger(__name__).warning("%s", error)
+                said = ""
+            except (TurntableError, OSError) as error:
+                # A full disk, a record that is being made again: it may pass. It is said once, not once a second.
+                if str(error) != said:
+                    said = str(error)
+                    logging.getLogger(__name__).warning("turntable: %s", said)
             if self._tell(shown) or (time.monotonic() - told > HEARTBEAT_S and self._beat()):
                 told = time.monotonic()
             shown = self._last
