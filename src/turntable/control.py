@@ -248,8 +248,6 @@ def _free_bytes(device: policy.Device, waits: Sequence[policy.Waiting]) -> int |
 
 def _run(row: RunRow, snapshot: Snapshot, reasons: dict[str, str]) -> dict[str, Any]:
     entry = snapshot.entries.get(row.id)
-    held = row.id in {lease.run for lease in snapshot.leases.values()}
-    state = row.state.value if row.state is not State.RUNNING or held else "interrupted"
     left_s = None
     if not row.state.ended and 0 < row.fraction < 1:
         left_s = round(row.device_seconds * (1 - row.fraction) / row.fraction, 1)
@@ -257,7 +255,7 @@ def _run(row: RunRow, snapshot: Snapshot, reasons: dict[str, str]) -> dict[str, 
         "id": row.id,
         "capture": row.capture,
         "method": row.method,
-        "state": state,
+        "state": snapshot.state_of(row),
         "cause": row.cause,
         "device": row.device,
         "steps": row.steps,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from tempfile import TemporaryDirectory
 from .bench import Bench
 from .environments import place_of
 from .errors import TurntableError, disk_error
-from .files import open_beneath
+from .files import open_beneath, replacing
 from .jobs import method_of
 from .record import State
 from .run import Asked, RunFolder
@@ -206,13 +205,12 @@ def export(bench: Bench, run: str, form: str, out: Path | None, watcher: Watcher
                 raise TurntableError(
                     f"Method {method.asked.method} exports {kinds}, not {form!r}; choose with --as."
                 )
-            aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            try:
-                with open_beneath(method.scratch, matching[0]) as made, aside.open("wb") as copy:
-                    shutil.copyfileobj(made, copy, 1 << 20)
-                aside.replace(target)
-            finally:
-                aside.unlink(missing_ok=True)
+            with (
+                replacing(target) as aside,
+                open_beneath(method.scratch, matching[0]) as made,
+                aside.open("wb") as copy,
+            ):
+                shutil.copyfileobj(made, copy, 1 << 20)
     except OSError as error:
         raise disk_error(error, str(target)) from error
     return target

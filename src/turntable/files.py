@@ -62,6 +62,26 @@ def read_json(path: Path) -> Any:
         raise TurntableError(f"{path} is damaged ({error}); move {path.parent} away.") from None
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Have a file lie at ``target``, too: one file with two names where that can be, else a copy."""
+    source = source.resolve()  # a link to a link would be a symbolic one
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, one without hard links, or somebody else's file
+        write_bytes(target, source.read_bytes())
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A file beside ``target``, of the same suffix, that takes its place when the block ends well, and is removed else."""
+    aside = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
+    try:
+        yield aside
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def holding(lock: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
     """Hold the kernel's lock on a file, made if it isn't there; waits for those who hold it now.

@@ -6,10 +6,9 @@ A film is for looking: no photo was taken along its path, so nothing of it is sc
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -132,7 +131,7 @@ def film_runs(
             streams = [
                 _frames(method, run, cameras, watcher) for method, run in zip(methods, runs, strict=True)
             ]
-            with _writing(target) as aside:
+            with files.replacing(target) as aside:
                 _encode(
                     aside,
                     (_side_by_side(pictures, labels) for pictures in zip(*streams, strict=True)),
@@ -181,7 +180,7 @@ def _shoot(method: Loaded, run: str, cameras: Sequence[Camera], target: Path, wa
         return f"rendering takes {seconds:.1f} s a frame"
     every = -(-len(cameras) // min(affordable, len(cameras)))
     frames = ((picture,) for picture in _frames(method, run, cameras[::every], watcher))
-    with _writing(target) as aside:
+    with files.replacing(target) as aside:
         _encode(aside, (_side_by_side(pictures, []) for pictures in frames), max(1, PAGE_FPS // every))
     return ""
 
@@ -258,17 +257,6 @@ def _label(text: str, width: int) -> np.ndarray:
         (8, LABEL_HEIGHT // 2), text, fill=(235, 232, 225), font=ImageFont.load_default(15), anchor="lm"
     )
     return np.asarray(strip)
-
-
-@contextmanager
-def _writing(target: Path) -> Iterator[Path]:
-    """A file beside ``target`` that takes its place when it is whole."""
-    aside = target.with_name(f".{target.stem}.{os.getpid()}.tmp.mp4")
-    try:
-        yield aside
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _encode(path: Path, frames: Iterator[np.ndarray], fps: int) -> None:

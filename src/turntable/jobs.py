@@ -20,7 +20,7 @@ from .captures.source import Progress
 from .environments import KINDS as ENVIRONMENT_KINDS
 from .environments import place_of
 from .errors import TurntableError, disk_error, unknown_name
-from .machine import MACHINE, describe, load_pycolmap, versions
+from .machine import describe, load_pycolmap, versions
 from .methods.spec import Method, Value
 from .record import Record, RunRow, State, Terms
 from .run import LONGEST_S, Asked, Budget, RunFolder
@@ -36,7 +36,7 @@ from .turns.supervisor import CannotGoOn, Patience, Supervisor, recover_scores
 from .turns.watcher import Guarded, Watcher
 
 if TYPE_CHECKING:
-    from .report.collect import PageOptions
+    from .report.data import PageOptions
 
 QUANTUM_S = 60.0
 """Long enough that what a change of turns costs (a second, where a process has to start again) is lost in it; short enough
@@ -164,7 +164,7 @@ def plan(
     settings = settings_by_method(chosen, request.settings)
     places = {method.name: place_of(bench, method, request.walls, say) for method in chosen}
     fingerprints = {method.name: method.fingerprint() for method in chosen}
-    known_versions = {**versions(), **{f"{MACHINE}{key}": value for key, value in describe().items()}}
+    known_versions, machine = versions(), describe()
     folders = []
     with bench.planning():
         for seed in range(request.seeds):
@@ -184,6 +184,7 @@ def plan(
                     created=time.time(),
                     command=request.command,
                     versions={**known_versions, "environment": places[method.name].environment},
+                    machine=machine,
                     terms=replace(request.terms, owner=os.getuid(), own_only=method.is_program),
                 )
                 answer = _find_answer(bench, asked, request.fresh)
@@ -343,7 +344,8 @@ def go_on(bench: Bench, runs: Sequence[str], handling: Handling, watcher: Watche
     Raises:
         TurntableError: no such run, or the bench can't be written.
     """
-    from .report.collect import PageOptions, write_page
+    from .report.collect import write_page
+    from .report.data import PageOptions
 
     problems: list[str] = []
     rows = work(bench, [bench.run_folder(run) for run in runs], handling, watcher, problems)

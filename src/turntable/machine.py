@@ -54,10 +54,6 @@ def load_pycolmap() -> None:
         signal.signal(signal.SIGTERM, handler)
 
 
-MACHINE = "machine: "
-"""What begins the names under which a run notes the machine that it was asked on, among its versions."""
-
-
 def describe() -> dict[str, str]:
     """The machine in a few words, by what they describe."""
     import psutil

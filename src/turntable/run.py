@@ -111,6 +111,7 @@ class Asked:
     command: str
     versions: dict[str, str]
     terms: Terms = field(default_factory=Terms)
+    machine: dict[str, str] = field(default_factory=dict)
 
     def question(self) -> str:
         """A hash of everything that the answer depends on: runs with equal questions are interchangeable."""
@@ -135,9 +136,10 @@ class Asked:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Asked:
         """What :meth:`to_json` described."""
-        fields = {key: data[key] for key in cls.__dataclass_fields__ if key not in ("budget", "terms")}
-        terms = Terms(**data.get("terms", {}))  # runs of before there were turns have none
-        return cls(budget=Budget.parse(data["budget"]), terms=terms, **fields)
+        later = ("terms", "machine")  # which runs of earlier Turntables lack
+        fields = {key: data[key] for key in cls.__dataclass_fields__ if key not in ("budget", *later)}
+        terms, machine = Terms(**data.get("terms", {})), data.get("machine", {})
+        return cls(budget=Budget.parse(data["budget"]), terms=terms, machine=machine, **fields)
 
 
 class RunFolder:

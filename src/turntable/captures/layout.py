@@ -22,7 +22,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..files import write_bytes, write_json
+from ..files import link_or_copy, write_json
 from .capture import Capture, CaptureView
 from .transforms import opengl_matrix
 
@@ -55,16 +55,16 @@ def write_transforms(capture: Capture, folder: Path) -> Path:
         top: dict[str, Any] = {"camera_model": "PINHOLE"}
         write_json(aside / TEST, {**top, "frames": [_frame(view) for view in capture.held_out]})
         if capture.points_path is not None:
-            _link(capture.points_path, aside / "points3D.ply")
+            link_or_copy(capture.points_path, aside / "points3D.ply")
             top["ply_file_path"] = "points3D.ply"
         frames = []
         for view in capture.training:
             frames.append(frame := _frame(view))
-            _link(view.image_path, aside / frame["file_path"])
+            link_or_copy(view.image_path, aside / frame["file_path"])
             if view.mask_path is not None:
                 (aside / "masks").mkdir(exist_ok=True)
                 frame["mask_path"] = f"masks/{view.mask_path.name}"
-                _link(view.mask_path, aside / frame["mask_path"])
+                link_or_copy(view.mask_path, aside / frame["mask_path"])
         for name in _TRAIN:
             write_json(aside / name, {**top, "frames": frames})
         if folder.exists():
@@ -87,14 +87,6 @@ def _frame(view: CaptureView) -> dict[str, Any]:
         "h": camera.height,
         "transform_matrix": opengl_matrix(camera.R, camera.t).tolist(),
     }
-
-
-def _link(source: Path, target: Path) -> None:
-    source = source.resolve()  # a link to a link would be a symbolic one
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, one without hard links, or somebody else's file
-        write_bytes(target, source.read_bytes())
 
 
 def _remove(*folders: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..captures.build import CaptureOptions
     from ..jobs import RunRequest
     from ..record import Terms
-    from ..report.collect import PageOptions
+    from ..report.data import PageOptions
     from ..turns.supervisor import Patience
 
 LONGEST_PATIENCE_S = 1e6
@@ -343,7 +343,7 @@ def page_options(
         TurntableError: there is no such language.
     """
     from ..lang import texts
-    from ..report.collect import PageOptions
+    from ..report.data import PageOptions
 
     if lang is not None:
         texts(lang)

@@ -13,38 +13,33 @@ from ..bench import Bench
 from ..captures.capture import Capture
 from ..captures.leakage import leakage_of
 from ..errors import TurntableError
-from ..machine import MACHINE, describe, versions
+from ..machine import describe, versions
 from ..methods.spec import Method
-from ..record import RunRow, State
+from ..record import RunRow
 from ..results import run_document, runs_on
-from ..run import Asked
+from ..run import Asked, RunFolder
 from ..tasks.metrics import metrics
 from ..tasks.published import Beside, Ours, beside, load_published
 from ..tasks.views import answers_folder
-from ..turns.queue import Queue
+from ..turns.queue import Queue, Snapshot
 from ..turns.watcher import Watcher
 from .contestants import contestants
-from .data import Film, MetricInfo, ReportData, ReportRun
+from .data import Film, MetricInfo, PageOptions, ReportData, ReportRun
 from .page import build_page
 
 LOG_LINES = 30
 
 
 @dataclass(frozen=True)
-class PageOptions:
-    """How a page is written.
+class _Gathered:
+    """One run, as it was asked and as the record has it."""
 
-    Args:
-        lang: the language of its texts; the bench's if None.
-        single_file: one file for mail, in place of a folder.
-        around: with orbit videos and 3D views, which methods have to be started for.
-        walls: whether those methods are walled in, where that can be done.
-    """
-
-    lang: str | None = None
-    single_file: bool = False
-    around: bool = True
-    walls: bool = True
+    row: RunRow
+    folder: RunFolder
+    asked: Asked
+    document: dict[str, Any]
+    method: Method | None
+    """As it was asked; None where it has gone or changed since, and nobody can say what it was."""
 
 
 def write_page(bench: Bench, capture: Capture, watcher: Watcher, options: PageOptions | None = None) -> Path:
@@ -67,41 +62,52 @@ def collect(
 ) -> ReportData:
     """Everything that the page of ``capture`` shows."""
     options = options or PageOptions(around=False)
-    rows = runs_on(bench, capture)
-    held = {lease.run for lease in Queue(bench.record).snapshot().leases.values()}
-    runs = [_run(bench, row, row.id in held) for row in rows]
+    gathered = _gather(bench, capture)
+    snapshot = Queue(bench.record).snapshot()
+    runs = [_run(one, snapshot) for one in gathered]
     return ReportData(
         capture=capture,
         runs=runs,
-        metrics=_metrics(bench, rows),
+        metrics=_metrics(gathered),
         machine=_machine(runs),
         versions=_versions(runs),
-        command=_commands(bench, rows),
+        command=_commands(gathered),
         created=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         lang=options.lang or bench.settings().lang,
         leaks=tuple(leakage_of(capture)),
-        films=_films(bench, rows, runs, watcher or Watcher(), options.walls) if options.around else {},
-        published=_published(bench, capture, rows, runs),
+        films=_films(bench, gathered, runs, watcher or Watcher(), options.walls) if options.around else {},
+        published=_published(bench, capture, gathered, runs),
     )
+
+
+def _gather(bench: Bench, capture: Capture) -> list[_Gathered]:
+    methods: dict[tuple[str, str], Method | None] = {}
+    found = []
+    for row in runs_on(bench, capture):
+        folder = bench.run_folder(row.id)
+        asked = folder.asked()
+        which = asked.method_folder, asked.method_fingerprint
+        if which not in methods:
+            methods[which] = _method(asked)
+        found.append(_Gathered(row, folder, asked, run_document(bench, row), methods[which]))
+    return found
 
 
 def _machine(runs: Sequence[ReportRun]) -> dict[str, str]:
     """Where the runs ran, as they noted it; several machines by their runs; and the one that wrote the page, if another."""
-    noted = {
-        run.id: {key: value for key, value in run.versions.items() if key.startswith(MACHINE)} for run in runs
-    }
-    here = {f"{MACHINE}{key}": value for key, value in describe().items()}
-    machines = [machine for machine in dict.fromkeys(map(_frozen, noted.values())) if machine]
+    here = describe()
+    machines: list[tuple[dict[str, str], list[str]]] = []
+    for run in runs:
+        if run.machine:
+            known = next((of_runs for machine, of_runs in machines if machine == run.machine), None)
+            if known is None:
+                machines.append((run.machine, known := []))
+            known.append(run.id)
     if len(machines) == 1:
-        found = {key.removeprefix(MACHINE): value for key, value in machines[0]}
+        found = dict(machines[0][0])
     else:
-        found = {
-            ", ".join(run for run, of_run in noted.items() if _frozen(of_run) == machine): "; ".join(
-                value for _, value in machine
-            )
-            for machine in machines
-        }
-    if _frozen(here) not in machines:
+        found = {", ".join(of_runs): "; ".join(machine.values()) for machine, of_runs in machines}
+    if here not in [machine for machine, _ in machines]:
         found["page written on"] = "; ".join(here.values())
     return found
 
@@ -111,28 +117,20 @@ def _versions(runs: Sequence[ReportRun]) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for run in runs:
         for name, version in run.versions.items():
-            if (
-                name != "environment"
-                and not name.startswith(MACHINE)
-                and version not in found.setdefault(name, [])
-            ):
+            if name != "environment" and version not in found.setdefault(name, []):
                 found[name].append(version)
     ran_with = {name: ", ".join(several) for name, several in found.items()}
     return ran_with or versions()
 
 
-def _frozen(noted: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(noted.items()))
-
-
 def _films(
-    bench: Bench, rows: Sequence[RunRow], runs: list[ReportRun], watcher: Watcher, walls: bool
+    bench: Bench, gathered: Sequence[_Gathered], runs: list[ReportRun], watcher: Watcher, walls: bool
 ) -> dict[str, Film]:
     """Of every contestant that has scores, the film and the 3D view of its run with the lowest mean of the first metric."""
     from ..filming import page_film  # PyAV, viser and workers: only where films are wanted
     from ..scenes import static_scene
 
-    by_id = {row.id: row for row in rows}
+    by_id = {one.row.id: one.row for one in gathered}
     found = {}
     for one in contestants(runs):
         if not one.scored:
@@ -152,21 +150,18 @@ def _films(
 
 
 def _published(
-    bench: Bench, capture: Capture, rows: Sequence[RunRow], runs: list[ReportRun]
+    bench: Bench, capture: Capture, gathered: Sequence[_Gathered], runs: list[ReportRun]
 ) -> tuple[Beside, ...]:
     """Published numbers on this capture's scene: of the methods that ours implement beside ours, the rest by themselves."""
-    methods = {run.id: _method(bench.run_folder(run.id).asked()) for run in runs}
-    known = load_published(
-        bench.folder / "published", [fact for method in methods.values() if method for fact in method.facts]
-    )
-    documents = {row.id: run_document(bench, row) for row in rows}
+    by_id = {one.row.id: one for one in gathered}
+    facts = [fact for one in gathered if one.method for fact in one.method.facts]
+    known = load_published(bench.folder / "published", facts)
     found: list[Beside] = []
     for one in contestants(runs):
         if not one.scored:
             continue
-        first = one.scored[0]
-        method = methods[first.id]
-        ours = Ours.of_run(documents[first.id], method.reproduces if method else ())
+        first = by_id[one.scored[0].id]
+        ours = Ours.of_run(first.document, first.method.reproduces if first.method else ())
         means = {metric: mean for metric in ours.values if (mean := one.mean_of(metric)) is not None}
         rows_of = beside(capture, replace(ours, values=means), known)
         found += [replace(row, our_method=one.label) for row in rows_of]
@@ -185,9 +180,9 @@ def _published(
     )
 
 
-def _commands(bench: Bench, rows: list[RunRow]) -> str | None:
+def _commands(gathered: Sequence[_Gathered]) -> str | None:
     """The different commands that asked for these runs, a line each; None where nobody typed one."""
-    commands = dict.fromkeys(bench.run_folder(row.id).asked().command for row in rows)
+    commands = dict.fromkeys(one.asked.command for one in gathered)
     return "\n".join(command for command in commands if command) or None
 
 
@@ -200,12 +195,9 @@ def _method(asked: Asked) -> Method | None:
     return None
 
 
-def _run(bench: Bench, row: RunRow, held: bool) -> ReportRun:
-    folder = bench.run_folder(row.id)
-    asked = folder.asked()
-    document = run_document(bench, row)
-    last = document["curve"][-1] if document["curve"] else None
-    method = _method(asked)
+def _run(one: _Gathered, snapshot: Snapshot) -> ReportRun:
+    row, asked, method, curve = one.row, one.asked, one.method, one.document["curve"]
+    last = curve[-1] if curve else None
     return ReportRun(
         id=row.id,
         method=row.method,
@@ -213,7 +205,7 @@ def _run(bench: Bench, row: RunRow, held: bool) -> ReportRun:
         license=method.license if method else "",
         paper=method.paper if method else None,
         seed=asked.seed,
-        state=row.state.value if held or row.state is not State.RUNNING else "interrupted",
+        state=snapshot.state_of(row),
         cause=_cause(row, last),
         settings=asked.settings,
         budget=str(asked.budget),
@@ -223,13 +215,14 @@ def _run(bench: Bench, row: RunRow, held: bool) -> ReportRun:
         steps=row.steps,
         peak_memory_bytes=row.peak_memory_bytes,
         scores=last["scores"] if last else {},
-        curve=document["curve"],
-        views_folder=answers_folder(folder.path, last["mark"] if last else 1.0),
-        log_tail=folder.log_tail(LOG_LINES),
+        curve=curve,
+        views_folder=answers_folder(one.folder.path, last["mark"] if last else 1.0),
+        log_tail=one.folder.log_tail(LOG_LINES),
         fingerprint=asked.method_fingerprint,
         wants=asked.device,
         environment=asked.versions.get("environment") or "",
         versions=asked.versions,
+        machine=asked.machine,
     )
 
 
@@ -241,10 +234,10 @@ def _cause(row: RunRow, last: dict[str, Any] | None) -> str | None:
     return f"{row.cause}; {shown}" if row.cause else shown
 
 
-def _metrics(bench: Bench, rows: list[RunRow]) -> list[MetricInfo]:
+def _metrics(gathered: Sequence[_Gathered]) -> list[MetricInfo]:
     """The metrics that any of the runs was scored by, in the order that Turntable lists them."""
     known = metrics()
-    definitions = {score.metric: score.definition for row in rows for score in bench.record.scores(row.id)}
+    definitions = {name: text for one in gathered for name, text in one.document["definitions"].items()}
     infos = []
     for name in sorted(definitions, key=lambda name: ([*known, name].index(name), name)):
         metric = known.get(name)

@@ -41,6 +41,23 @@ class MetricInfo:
 
 
 @dataclass(frozen=True)
+class PageOptions:
+    """How a page is written.
+
+    Args:
+        lang: the language of its texts; the bench's if None.
+        single_file: one file for mail, in place of a folder.
+        around: with orbit videos and 3D views, which methods have to be started for.
+        walls: whether those methods are walled in, where that can be done.
+    """
+
+    lang: str | None = None
+    single_file: bool = False
+    around: bool = True
+    walls: bool = True
+
+
+@dataclass(frozen=True)
 class Film:
     """A run's orbit video, and its 3D view for a page that is served; or why there is none, in words.
 
@@ -81,7 +98,7 @@ class ReportRun:
         fingerprint: of its method's code.
         wants: the device that was asked for.
         environment: the hash of the environment that its method lived in; "" where it lives in Turntable's own.
-        versions: of what it ran with, by name.
+        versions, machine: what it ran with, and where, by name; {} where it noted nothing.
     """
 
     id: str
@@ -107,6 +124,7 @@ class ReportRun:
     wants: str = "cpu"
     environment: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

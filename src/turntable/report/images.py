@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from ..captures.capture import Capture, CaptureView
 from ..errors import TurntableError
+from ..files import link_or_copy
 from ..tasks.renderings import read_answer
 from ..tasks.views import folder_of
 from .data import ReportRun
@@ -137,19 +137,11 @@ def picture_key(run: ReportRun) -> str:
 
 
 def _put(folder: Path, stem: str, kept: Kept, width: int, height: int) -> RunPictures:
-    put_beside(kept.rendering, folder / f"{stem}.webp")
-    put_beside(kept.error_map, folder / f"{stem}-error.webp")
+    link_or_copy(kept.rendering, folder / f"{stem}.webp")
+    link_or_copy(kept.error_map, folder / f"{stem}-error.webp")
     return RunPictures(
         Picture(f"{stem}.webp", width, height),
         Picture(f"{stem}-error.webp", width, height),
         variants=kept.variants,
         memorised=kept.memorised,
     )
-
-
-def put_beside(source: Path, target: Path) -> None:
-    """Have what is kept in a run's folder lie in the page's too: one file with two names, or a copy on another disk."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -25,7 +25,7 @@ from .answer import number, with_unit
 from .contestants import in_order
 from .context import context, memory, seconds, words
 from .data import ReportData
-from .images import ViewPictures, put_beside, write_pictures
+from .images import ViewPictures, write_pictures
 from .plots import plotly_script
 from .single import inlined
 
@@ -93,7 +93,7 @@ def _fill(folder: Path, data: ReportData, progress: Callable[[int, int], None], 
         ):
             if source and name and not (single_file and kind == "scenes"):  # which a file can't show anyway
                 (folder / kind).mkdir(exist_ok=True)
-                put_beside(source, folder / kind / name)
+                files.link_or_copy(source, folder / kind / name)
     pictures, lossless = write_pictures(folder, data.capture, runs, progress)
     files.write_text(folder / "index.html", render(data, pictures, lossless, single_file))
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
@@ -21,7 +21,9 @@ from PIL import Image
 from .metrics import higher_is_better
 from .metrics.psnr import IDENTICAL_DB
 from .metrics.ssim import WINDOW, ssim
-from .statistics import Ranking, Sample
+
+if TYPE_CHECKING:  # SciPy, which takes 0.2 s, and no run that is scored needs it
+    from .statistics import Ranking, Sample
 
 Kind = Literal["metric", "summary", "size", "quantisation", "crop"]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..record import Record, State, Terms
+from ..record import Record, RunRow, State, Terms
 from .identity import Who, alive
 from .policy import Turn, Waiting
 
@@ -123,6 +123,11 @@ class Snapshot:
     """Those that are at work."""
     wanted: dict[str, list[Who]]
     """By run, the supervisors that answer for it."""
+
+    def state_of(self, row: RunRow) -> str:
+        """What a run's state is called: one that says ``running`` and holds no device is ``interrupted``."""
+        held = any(lease.run == row.id for lease in self.leases.values())
+        return row.state.value if row.state is not State.RUNNING or held else "interrupted"
 
     def waiting(self, entry: Entry) -> Waiting:
         """A run of the queue, as the policy wants it."""
