@@ -25,6 +25,7 @@ from .methods.spec import Method, Value
 from .record import Record, RunRow, State, Terms
 from .run import LONGEST_S, Asked, Budget, RunFolder
 from .tasks.metrics import Metric, metrics
+from .tasks.published import load_published
 from .tasks.views import NAME as VIEWS
 from .tasks.views import ViewsTask
 from .turns.device import LOOK_EVERY_S, check_device, devices, fitting
@@ -139,6 +140,9 @@ def check(bench: Bench, request: RunRequest) -> dict[str, Method]:
     _check_terms(bench, request.terms, device)
     settings_by_method(list(chosen.values()), request.settings)
     metrics(request.lpips_weights)
+    load_published(
+        bench.folder / "published"
+    )  # a fault in it would be found when the page is written, hours later
     return chosen
 
 

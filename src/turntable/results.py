@@ -50,7 +50,7 @@ def runs_on(bench: Bench, capture: Capture) -> list[RunRow]:
 def run_document(bench: Bench, row: RunRow) -> dict[str, Any]:
     """One run's part of the document."""
     asked = bench.run_folder(row.id).asked()
-    scores = bench.record.scores(row.id)
+    scores = of_one_definition(bench.record.scores(row.id))
     marks = sorted({score.mark for score in scores})
     curve = []
     for mark in marks:
@@ -82,6 +82,22 @@ def run_document(bench: Bench, row: RunRow) -> dict[str, Any]:
         "definitions": {score.metric: score.definition for score in scores},
         "curve": curve,
     }
+
+
+def of_one_definition(scores: Sequence[Score]) -> list[Score]:
+    """A run's scores, of each metric by one definition alone: today's where there are any, else the one used last.
+
+    Renderings that are scored anew keep what they were scored by before.
+    """
+    known = metrics()
+    used: dict[str, list[str]] = {}
+    for score in scores:
+        used.setdefault(score.metric, []).append(score.definition)
+    chosen = {
+        name: known[name].definition if name in known and known[name].definition in texts else texts[-1]
+        for name, texts in used.items()
+    }
+    return [score for score in scores if score.definition == chosen[score.metric]]
 
 
 def summaries(scores: list[Score]) -> dict[str, Any]:
@@ -136,7 +152,7 @@ def mean_document(bench: Bench, documents: Sequence[dict[str, Any]]) -> dict[str
     Returns:
         ``capture``, ``task`` and ``means``: for each method (with one code, one device, budget and settings) the ``runs``
         that have scores and their ``seeds``, in ``missing`` those that have none and why, and per metric ``mean``, ``min``
-        and ``max`` of the runs' means, and ``of`` how many.
+        and ``max`` of the means of the runs (of those with one seed, their mean), and ``of`` how many seeds.
 
     Raises:
         TurntableError: the scores are of more than one capture, size, split or definition, or methods lack scenes; or none.
@@ -166,19 +182,21 @@ def _mean_over_seeds(protocol: Protocol, runs: list[dict[str, Any]]) -> dict[str
     done = [run for run in runs if run["scores"]]
     scores = {}
     for name in dict.fromkeys(name for run in done for name in run["scores"]):
-        values = [
-            (replace(protocol, definition=run["definitions"][name]), run["scores"][name]["mean"])
-            for run in done
-            if name in run["scores"]
-        ]
-        means = [value for _, value in values]
-        scores[name] = {"mean": mean_of(values), "min": min(means), "max": max(means), "of": len(means)}
+        by_seed: dict[int, list[tuple[Protocol, float]]] = {}
+        for run in done:
+            if name in run["scores"]:
+                protocol = replace(protocol, definition=run["definitions"][name])
+                by_seed.setdefault(run["seed"], []).append((protocol, run["scores"][name]["mean"]))
+        # A seed that was asked for again says nothing of chance: its runs count as one.
+        of_seeds = [(same[0][0], mean_of(same)) for same in by_seed.values()]
+        means = [value for _, value in of_seeds]
+        scores[name] = {"mean": mean_of(of_seeds), "min": min(means), "max": max(means), "of": len(means)}
     return {
         "method": runs[0]["method"],
         "budget": runs[0]["budget"],
         "settings": runs[0]["settings"],
         "runs": [run["id"] for run in done],
-        "seeds": [run["seed"] for run in done],
+        "seeds": list(dict.fromkeys(run["seed"] for run in done)),
         "missing": {run["id"]: run["cause"] or run["state"] for run in runs if not run["scores"]},
         "scores": scores,
     }

@@ -30,7 +30,7 @@ class Behaviour:
         ranges: whether it can go on in the middle.
         etag, modified: what it calls this version.
         break_after: bytes of each answer after which it hangs up.
-        claims: the length that it claims, if not the true one.
+        claims: the length that it claims, if not the true one; −1 if none.
         status: what it answers with, in order, before it does as it should.
         pause_s: after each piece of 16 kB.
         shift: how far from where it was asked to go on it does.
@@ -93,7 +93,10 @@ def serving(behaviour: Behaviour, certificate: Path | None = None) -> Iterator[s
                 total = len(behaviour.data)
                 self.send_header("Content-Range", f"bytes {begin}-{total - 1}/{total}")
             length = len(body) if behaviour.claims is None else behaviour.claims - (begin or 0)
-            self.send_header("Content-Length", str(length))
+            if behaviour.claims == -1:
+                self.close_connection = True
+            else:
+                self.send_header("Content-Length", str(length))
             self.send_header("Content-Type", behaviour.kind)
             if behaviour.etag:
                 self.send_header("ETag", behaviour.etag)

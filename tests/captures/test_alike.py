@@ -77,6 +77,20 @@ def test_the_difference_is_the_same_in_both_directions(seed: int, pixels: int, g
     assert difference(one, other) == pytest.approx(difference(other, one), rel=1e-3)
 
 
+@pytest.mark.parametrize(("side", "contrast"), [(16, 60), (24, 40), (40, 30)])
+def test_a_small_object_that_turns_before_a_still_camera_is_no_copy(side: int, contrast: int) -> None:
+    striped = np.where(np.arange(side)[:, None] // 8 % 2, 128 + contrast, 128 - contrast).astype(np.uint8)
+    still = texture(1)
+    still[100 : 100 + side, 150 : 150 + side] = striped[:, :, None]
+    turned = texture(1)
+    turned[100 : 100 + side, 150 : 150 + side] = striped.T[:, :, None]
+    assert (
+        np.square((still / 1.0 - turned)[..., 0]).mean() < 100
+    )  # all in all they are as near as a copy may be
+    assert difference(fingerprint(still), fingerprint(turned)) > ALIKE_BELOW
+    assert pairs_alike([fingerprint(turned)], [fingerprint(still)]) == []
+
+
 def test_the_more_a_picture_has_moved_the_larger_the_difference() -> None:
     photo = texture(3, width=4 * PROBE_PX, height=3 * PROBE_PX)
     apart = [difference(fingerprint(photo), fingerprint(shifted(photo, pixels))) for pixels in (0, 1, 4, 16)]

@@ -178,13 +178,25 @@ def test_a_server_that_claims_another_length_than_the_catalogue_is_refused(tmp_p
         fetched(address, tmp_path / "f", size=7)
 
 
-def test_a_wrong_hash_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    with (
-        serving(Behaviour(DATA)) as address,
-        pytest.raises(TurntableError, match=f"not {'0' * 64}: it is another file"),
-    ):
-        fetched(address, tmp_path / "f", "0" * 64)
-    assert list(tmp_path.iterdir()) == []
+def test_a_wrong_hash_is_refused_and_what_came_is_kept_aside(tmp_path: Path) -> None:
+    words = f"not {'0' * 64} as the catalogue says: it is another file"
+    with serving(behaviour := Behaviour(DATA)) as address:
+        for attempt in (1, 2):
+            with pytest.raises(TurntableError, match=words) as caught:
+                fetched(address, tmp_path / "f", "0" * 64)
+            assert len(behaviour.requests) == attempt  # what was refused doesn't stand in the way
+    assert [path.name for path in tmp_path.iterdir()] == ["f.refused"]
+    assert f"kept as {tmp_path}/f.refused" in str(caught.value)
+
+
+def test_without_a_length_from_the_server_the_catalogues_size_is_held_to(tmp_path: Path) -> None:
+    with serving(Behaviour(DATA, claims=-1)) as address:
+        with pytest.raises(TurntableError, match="ended at 300000 of 400000 bytes"):
+            fetched(address, tmp_path / "f", size=400_000)
+        with pytest.raises(TurntableError, match="has 300000 bytes, not 200000 as the catalogue says"):
+            fetched(address, tmp_path / "g", size=200_000)
+        fetched(address, tmp_path / "h", size=300_000)
+    assert (tmp_path / "h").read_bytes() == DATA
 
 
 def test_a_server_that_stumbles_is_asked_again(tmp_path: Path) -> None:
@@ -302,7 +314,7 @@ def unpacked(
     archive, into = tmp_path / f"a.{kind}", tmp_path / "into" / "here"
     archive.write_bytes(data)
     into.mkdir(parents=True)
-    unpack(archive, kind, inside, into, most, lambda done, total: None)
+    unpack(archive, inside, into, most, lambda done, total: None)
     return sorted(path.relative_to(into).as_posix() for path in into.rglob("*") if path.is_file())
 
 
@@ -357,6 +369,15 @@ def zip_with(name: str, mode: int = 0, flags: int = 0) -> bytes:
     return bytes(data)
 
 
+def bzip2_damaged() -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("lego/a", DATA)
+    data = bytearray(made.getvalue())
+    data[42] ^= 255  # in the header of the first block
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("data", "kind", "message"),
     [
@@ -376,10 +397,13 @@ def zip_with(name: str, mode: int = 0, flags: int = 0) -> bytes:
         (tarred([(member("lego/d", tarfile.CHRTYPE), b"")]), "tar", "is a link or something else"),
         (tarred([(member("lego/a"), b"1"), (member("lego/a"), b"2")]), "tar", "stands in it twice"),
         (tarred([(member("lego/a"), b"1"), (member("lego/a/b"), b"2")]), "tar", "stands in it twice"),
-        (b"not an archive at all", "zip", "damaged or no zip archive"),
-        (b"not an archive at all", "tar", "damaged or no tar archive"),
-        (zipped({"lego/a": b"1" * 1000})[:-30], "zip", "damaged or no zip archive"),
-        (tarred([(member("lego/a"), DATA)], "w:gz")[:2000], "tar", "damaged or no tar archive"),
+        (b"not an archive at all", "zip", "is damaged, or no zip or tar archive"),
+        (b"not an archive at all", "tar", "is damaged, or no zip or tar archive"),
+        (zipped({"lego/a": b"1" * 1000})[:-30], "zip", "is damaged, or no zip or tar archive"),
+        (tarred([(member("lego/a"), b"1")])[:1024], "tar", "it was cut off"),
+        (tarred([(member("lego/a"), DATA)], "w:gz")[:-4] + bytes(4), "tar", "is damaged"),
+        (bzip2_damaged(), "zip", "is damaged, or no zip or tar archive"),
+        (tarred([(member("lego/a"), DATA)], "w:gz")[:2000], "tar", "is damaged, or no zip or tar archive"),
     ],
 )
 def test_hostile_and_damaged_archives_are_refused(
@@ -396,6 +420,31 @@ def test_all_of_an_archive_is_as_guarded(tmp_path: Path) -> None:
         (folder := tmp_path / str(number)).mkdir()
         with pytest.raises(BadArchive, match="would not stay"):
             unpacked(folder, zip_with(name), inside="")
+
+
+def test_an_archive_is_what_its_first_bytes_say_whatever_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    assert unpacked(tmp_path / "t", tarred([(member("lego/a"), b"1")], "w:xz"), "zip") == ["a"]
+    (tmp_path / "z").mkdir()
+    assert unpacked(tmp_path / "z", zipped({"lego/a": b"1"}), "tar") == ["a"]
+
+
+def test_a_tar_that_is_cut_off_between_two_files_is_found(tmp_path: Path) -> None:
+    data = tarred([(member("lego/a"), b"1"), (member("lego/b"), b"2")])
+    with pytest.raises(BadArchive, match="it was cut off"):
+        unpacked(tmp_path, data[:1024], "tar")
+
+
+def test_a_name_that_no_disk_takes_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(TurntableError, match="too long a name for this disk") as caught:
+        unpacked(tmp_path, zipped({f"lego/{'x' * 300}": b"1"}))
+    assert not isinstance(caught.value, BadArchive) and len(str(caught.value)) < 200
+
+
+def test_names_in_an_archive_can_do_nothing_to_the_terminal(tmp_path: Path) -> None:
+    with pytest.raises(TurntableError, match="has no files in lego") as caught:
+        unpacked(tmp_path, zipped({"\x1b[2Jx/a": b"", "b\nc/y": b""}))
+    assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_damaged_member_is_found(tmp_path: Path) -> None:
@@ -434,7 +483,7 @@ def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_folder_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(TurntableError, match="has no files in lego; it holds a, b") as caught:
+    with pytest.raises(TurntableError, match="has no files in lego; it holds 'a', 'b'") as caught:
         unpacked(tmp_path, zipped({"a/x": b"", "b/y": b""}))
     assert not isinstance(caught.value, BadArchive)
 
@@ -444,6 +493,7 @@ def test_a_folder_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pa
 
 def bench_with(tmp_path: Path, text: str) -> Bench:
     bench = Bench(tmp_path / "bench")
+    bench.folder.mkdir(parents=True)
     bench.make()
     (bench.folder / "catalogue.toml").write_text(text)
     return bench
@@ -459,7 +509,7 @@ def test_a_data_set_is_got_captured_and_set_beside_what_is_published(tmp_path: P
         again = get_dataset(bench, "nerf_synthetic/lego", Watcher())
     assert got.recorded and not got.was_there and again.was_there
     assert (got.folder / "train" / "r_0.png").is_file() and not (got.folder / ".DS_Store").exists()
-    assert [path.name for path in got.folder.parent.iterdir()] == ["lego"]
+    assert {path.name for path in got.folder.parent.iterdir()} == {"lego", ".lego.lock"}
     capture = add_capture(got.folder, bench.captures_folder, CaptureOptions())
     assert (
         str(dataset_of(capture)) == "nerf_synthetic/lego"
@@ -477,7 +527,11 @@ def test_a_data_set_is_got_captured_and_set_beside_what_is_published(tmp_path: P
     )
     rows = {row.method: row for row in beside(capture, ours, bench.published())}
     assert rows["tiny"].agrees and (rows["tiny"].value, rows["tiny"].ours) == (21.0, 20.0)
-    assert rows["3DGS"].differences == ("200 held-out views, ours are 3", "800×800 pixels, ours 64×64")
+    assert rows["3DGS"].differences == (
+        "200 held-out views, ours are 3",
+        "100 training views, ours are 6",
+        "800×800 pixels, ours 64×64",
+    )
 
 
 def test_the_same_photos_without_a_word_are_of_no_data_set(tmp_path: Path) -> None:
@@ -618,7 +672,6 @@ def test_an_archives_own_marker_has_no_say(tmp_path: Path) -> None:
         ("nerf_synthetic.address = 3", "address must be a text, not 3"),
         ('nerf_synthetic.sha256 = "abc"', "must be 64 hexadecimal digits"),
         ('nerf_synthetic.inside = "../x"', "must be a folder inside of the archive"),
-        ('nerf_synthetic.archive = "rar"', "Unknown archive of .*known: tar, zip"),
         ("nerf_synthetic.size = -1", "must be a number of bytes"),
         ('nerf_synthetic.scenes = ["../x"]', "must be a list of names"),
         ('"../x".address = "https://a"', "a table is called after a data set"),
@@ -636,20 +689,31 @@ def test_a_scenes_own_table_stands_before_its_data_sets(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text(
         '[nerf_synthetic]\naddress = "https://a/all.zip"\nsha256 = "' + "1" * 64 + '"\n'
-        '["nerf_synthetic/lego"]\naddress = "https://a/lego.tar.gz"\ninside = ""\narchive = "tar"\n'
+        '["nerf_synthetic/lego"]\naddress = "https://a/lego.tar.gz"\ninside = ""\n'
         '[mine]\naddress = "https://a/mine.tar.xz"\n'
     )
     lego, ship, mine = (
         find_entry(name, [path]) for name in ("nerf_synthetic/lego", "nerf_synthetic/ship", "mine")
     )
-    assert (lego.address, lego.sha256, lego.archive, lego.key) == (
-        "https://a/lego.tar.gz",
-        "",
-        "tar",
-        "nerf_synthetic/lego",
-    )
+    assert (lego.address, lego.sha256, lego.key) == ("https://a/lego.tar.gz", "", "nerf_synthetic/lego")
     assert (ship.address, ship.sha256, ship.inside) == ("https://a/all.zip", "1" * 64, "nerf_synthetic/ship")
-    assert (mine.archive, mine.inside, mine.key) == ("tar", "", "mine")
+    assert (mine.inside, mine.key) == ("", "mine")
+    assert find_entry("mine/", [path]).name == "mine"
+
+
+@pytest.mark.parametrize("stray", ['sha256 = "' + "1" * 64 + '"', "size = 7"])
+def test_a_hash_or_size_that_stands_without_its_address_is_refused(tmp_path: Path, stray: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(f'[nerf_synthetic]\naddress = "https://a/all.zip"\n["nerf_synthetic/lego"]\n{stray}\n')
+    with pytest.raises(TurntableError, match="stands in another table than the address"):
+        find_entry("nerf_synthetic/lego", [path])
+    (other := tmp_path / "other.toml").write_text(f"[nerf_synthetic]\n{stray}\n")
+    with pytest.raises(TurntableError, match=f"{other}: nerf_synthetic"):
+        find_entry("nerf_synthetic/ship", [other, path])
+    entry = find_entry("nerf_synthetic/ship", [path, other])  # the address's own table is asked first
+    assert (entry.sha256, entry.size) == ("", None)
+    alone = find_entry("nerf_synthetic/ship", [other])  # no address: it is of the file that one has
+    assert (alone.sha256 == "1" * 64) or alone.size == 7
 
 
 # As a process.
@@ -708,10 +772,37 @@ def test_two_processes_at_once_fetch_once(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_half_unpacked_is_swept(tmp_path: Path) -> None:
     (tmp_path / "mine.zip").write_bytes(LEGO)
-    left = tmp_path / "bench" / "datasets" / "nerf_synthetic" / ".getting-lego-1234"
+    left = tmp_path / "bench" / "datasets" / "nerf_synthetic" / ".getting-lego-0123abcd"
     left.mkdir(parents=True)
+    others = left.with_name(".getting-lego-2-0123abcd")  # of another scene, which somebody is unpacking now
+    others.mkdir()
     got = get_dataset(Bench(tmp_path / "bench"), "nerf_synthetic/lego", Watcher(), file=tmp_path / "mine.zip")
-    assert [path.name for path in got.folder.parent.iterdir()] == ["lego"]
+    assert {path.name for path in got.folder.parent.iterdir()} == {"lego", ".lego.lock", others.name}
+
+
+def test_two_benches_with_one_out_wait_for_each_other(tmp_path: Path) -> None:
+    big = zipped(nerf_synthetic() | {"x": os.urandom(1_000_000)})
+    with serving(Behaviour(big, pause_s=0.02)) as address:
+        benches = [
+            bench_with(tmp_path / name, f'nerf_synthetic.address = "{address}"\n') for name in ("one", "two")
+        ]
+        processes = [start(bench.folder, "--json", "--out", str(tmp_path / "out")) for bench in benches]
+        answers = [process.communicate(timeout=90) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], answers
+    assert sorted(json.loads(out)["was_there"] for out, _ in answers) == [False, True]
+
+
+def test_the_hash_of_a_file_that_one_has_is_not_held_against_the_address(tmp_path: Path) -> None:
+    (tmp_path / "mine.zip").write_bytes(LEGO)
+    with serving(behaviour := Behaviour(zipped(nerf_synthetic() | {"more": b"1"}))) as address:
+        bench = bench_with(tmp_path, f'["nerf_synthetic/lego"]\naddress = "{address}"\n')
+        by_hand = get_dataset(bench, "nerf_synthetic/lego", Watcher(), file=tmp_path / "mine.zip")
+        shutil.rmtree(by_hand.folder)
+        assert get_dataset(bench, "nerf_synthetic/lego", Watcher()).sha256 == behaviour.sha256
+        (tmp_path / "mine.zip").write_bytes(behaviour.data)
+        shutil.rmtree(by_hand.folder)
+        with pytest.raises(TurntableError, match=r"as .*catalogue.lock.toml says"):
+            get_dataset(bench, "nerf_synthetic/lego", Watcher(), file=tmp_path / "mine.zip")
 
 
 # Encrypted.
@@ -778,6 +869,7 @@ def test_no_room_to_unpack_leaves_the_archive_and_nothing_else(
                 unpacking, "shutil", SimpleNamespace(disk_usage=lambda place: SimpleNamespace(free=10))
             )
             get_dataset(bench, "nerf_synthetic/lego", Watcher())
-        assert list((bench.folder / "datasets" / "nerf_synthetic").iterdir()) == []
+        there = [path.name for path in (bench.folder / "datasets" / "nerf_synthetic").iterdir()]
+        assert there == [".lego.lock"]
         get_dataset(bench, "nerf_synthetic/lego", Watcher())
     assert behaviour.requests == [None]

@@ -14,7 +14,16 @@ from captures.copies import brightened, jpeg, resized
 from conftest import make_capture
 from turntable.captures.build import CaptureOptions, add_capture
 from turntable.captures.capture import Capture, content_hash
-from turntable.captures.leakage import Leak, Twins, find_leakage, find_leaks, leakage_of, told, told_twins
+from turntable.captures.leakage import (
+    RULE,
+    Leak,
+    Twins,
+    find_leakage,
+    find_leaks,
+    leakage_of,
+    told,
+    told_twins,
+)
 from turntable.errors import TurntableError
 
 
@@ -140,7 +149,7 @@ def test_a_damaged_photo_is_named_in_one_line(tmp_path: Path) -> None:
 def test_what_an_older_rule_found_is_looked_for_again(tmp_path: Path) -> None:
     capture = make_capture(tmp_path / "made")
     found = {"leaks": [{"held_out": "0000.jpg", "training": "0001.jpg", "kind": "identical", "psnr": None}]}
-    stored = Capture(capture.folder, {**capture.document, "leakage": {"rule": 1, **found}})
+    stored = Capture(capture.folder, {**capture.document, "leakage": {"rule": RULE, **found}})
     older = Capture(capture.folder, {**capture.document, "leakage": {"rule": 0, **found}})
     assert [leak.training for leak in leakage_of(stored)] == ["0001.jpg"]
     assert leakage_of(older) == []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from turntable.captures.split import FEWEST_TRAINING, HoldOut, ordinal, split, split_of
+from turntable.captures.split import FEWEST_TRAINING, HoldOut, numbers_by_value, ordinal, split, split_of
 from turntable.errors import TurntableError
 
 
@@ -83,6 +83,23 @@ def test_a_list_is_held_out_as_it_is(tmp_path: Path) -> None:
     assert rule.to_json() == {"rule": "list", "value": ["03.jpg", "07.jpg"]}
 
 
+def test_a_segment_is_one_piece_where_numbers_have_no_leading_zeros_too() -> None:
+    names = [f"r_{number}.png" for number in range(20)]
+    assert held_out(HoldOut.parse("segment:0.2"), names) == names[16:]
+    assert held_out(HoldOut.parse("every:8"), names) == [
+        "r_0.png",
+        "r_6.png",
+        "r_16.png",
+    ]  # multinerf's order
+
+
+def test_a_listed_name_is_found_however_it_was_written(tmp_path: Path) -> None:
+    names = ["#1.jpg", "cafe\u0301.jpg", "a\u2028b.jpg", "x y.jpg", "5.jpg", "6.jpg"]
+    (tmp_path / "names.txt").write_text("#1.jpg\n#\n# no name\ncaf\u00e9.jpg\na\u2028b.jpg\n x y.jpg\n")
+    rule = HoldOut.parse(f"list:{tmp_path / 'names.txt'}")
+    assert held_out(rule, names) == names[:4]
+
+
 def test_a_listed_view_that_was_left_out_is_no_unknown_one() -> None:
     rule = HoldOut("list", names=("03.jpg", "broken.jpg"))
     assert split(NAMES, UNSAID, 8, rule, unusable=["broken.jpg"]).held_out.count(True) == 1
@@ -98,7 +115,7 @@ def test_a_segment_has_its_share_and_nothing_after_it(names: set[str], share: fl
     shuffled = sorted(names)
     order.shuffle(shuffled)
     out = held_out(HoldOut("segment", share=share), shuffled)
-    assert max(set(names) - set(out)) < min(out)
+    assert max(map(numbers_by_value, names - set(out))) < min(map(numbers_by_value, out))
     assert abs(len(out) - share * len(names)) <= 0.5 or len(out) == 1
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -142,3 +144,34 @@ def test_a_mean_over_captures_is_refused_and_says_why(turn: Any, source: Path, t
         "end-nearest-1",
     }
     assert "Give one of them" in one_line(turn("scores", "stripes", "--csv", "--mean").stderr)
+
+
+def test_scores_of_another_definition_are_in_no_ranking_until_they_are_computed_anew(
+    turn: Any, source: Path, tmp_path: Path
+) -> None:
+    asked = ("compare", source, "-m", "nearest", "--budget", "1steps", "--seeds", "2", "--no-3d")
+    assert turn(*asked).returncode == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "bench" / "record.sqlite")) as record, record:
+        record.execute("INSERT INTO definitions VALUES ('old', 'PSNR as it was before')")
+        record.execute(
+            "UPDATE scores SET definition = 'old', value = 99 WHERE run = 'stripes-nearest-1' AND metric = 'psnr'"
+        )
+    refused = turn("scores", "stripes", "--mean")
+    assert refused.returncode == 2 and "definitions differ: " in refused.stderr
+    page = tmp_path / "bench" / "reports" / "stripes" / "index.html"
+    assert turn("report", "stripes", "--no-3d").returncode == 0
+    text = page.read_text()
+    assert "nearest: 1 run was scored by another definition of PSNR than the page’s" in text
+    assert "99.00" not in text and "1 of 2 done" in text
+    assert turn(*asked).returncode == 0  # scores what is missing from the stored renderings
+    assert "another definition" not in page.read_text()
+    seeds = json.loads(turn("scores", "stripes", "--mean", "--json").stdout)["means"][0]
+    assert seeds["scores"]["psnr"]["of"] == 2 and seeds["scores"]["psnr"]["max"] < 60
+
+
+def test_a_seed_that_was_asked_for_again_counts_once_in_a_mean(turn: Any, source: Path) -> None:
+    asked = ("compare", source, "-m", "nearest", "--budget", "1steps", "--no-3d")
+    assert turn(*asked, "--seeds", "2").returncode == 0
+    assert turn(*asked, "--fresh").returncode == 0
+    mean = json.loads(turn("scores", "stripes", "--mean", "--json").stdout)["means"][0]
+    assert (len(mean["runs"]), mean["seeds"], mean["scores"]["psnr"]["of"]) == (3, [0, 1], 2)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from turntable.captures.capture import Capture
 from turntable.errors import TurntableError
-from turntable.methods.facts import MEAN, METRICS, Fact, Protocol, Reproduced
+from turntable.methods.facts import MEAN, METRICS, Fact, Protocol
 from turntable.methods.registry import find_methods
 from turntable.tasks.metrics import psnr, ssim
 from turntable.tasks.published import (
@@ -256,6 +256,34 @@ def test_gsplats_own_numbers_stand_beside_gsplat() -> None:
     assert not any(row.same_method for row in other)
 
 
+def test_settings_that_are_not_the_methods_usual_ones_are_differences() -> None:
+    changed = splat(settings={"densification": "split", "degree": 0}, changed={"degree": 0})
+    row = on(beside(lego(), changed, SHIPPED_FACTS), "3DGS")
+    assert row.same_method and "ours has degree=0, which is not what splat usually has" in row.differences
+    named = splat(changed={"densification": "split"})  # [[reproduces]] says that 3DGS is just that
+    assert not any(
+        "densification" in text for text in on(beside(lego(), named, SHIPPED_FACTS), "3DGS").differences
+    )
+    fact = replace(on_scene(), method="splat")
+    unknown = beside(lego(), splat(changed=None), Published(SHIPPED_FACTS.datasets, (fact,)))
+    assert "the code that ours ran has changed since" in unknown[0].differences[0]
+
+
+def test_fewer_training_views_are_a_difference() -> None:
+    views = [view for view in lego().document["views"] if view["held_out"] or view["name"] < "train/r_5"]
+    row = on(beside(capture_of("nerf_synthetic/lego", views, has_alpha=True), splat(), SHIPPED_FACTS), "3DGS")
+    assert "100 training views, ours are 45" in row.differences
+
+
+def test_what_two_versions_of_a_method_tell_is_told_once() -> None:
+    facts = find_methods()["gsplat"].facts
+    assert load_published(of_methods=[*facts, *facts]) == load_published(of_methods=facts)
+
+
+def on_scene() -> Fact:
+    return next(fact for fact in SHIPPED_FACTS.on("nerf_synthetic", "lego") if fact.method == "3DGS")
+
+
 def test_numbers_of_another_task_have_nothing_of_ours_beside_them() -> None:
     assert SHIPPED_FACTS.on("dtu", MEAN)
     capture = capture_of("dtu/scan24", lego().document["views"])
@@ -424,7 +452,10 @@ def test_a_run_of_ours_is_read_from_the_document_of_scores() -> None:
         "scores": {"psnr": {"mean": 31.0, "min": 20.0}},
         "definitions": {"psnr": "d"},
         "budget": "2000steps",
-        "settings": {"a": 1},
+        "settings": {"densification": "mcmc", "degree": 3},
     }
-    ours = Ours.of_run(run, (Reproduced("3DGS", {}),))
-    assert (ours.values, ours.budget, ours.settings) == ({"psnr": 31.0}, "2000steps", {"a": 1})
+    ours = Ours.of_run(run, find_methods()["splat"])
+    assert (ours.values, ours.budget, ours.settings) == ({"psnr": 31.0}, "2000steps", run["settings"])
+    assert ours.changed == {"densification": "mcmc"} and ours.reproduces
+    gone = Ours.of_run(run, None)
+    assert gone.changed is None and gone.reproduces == ()

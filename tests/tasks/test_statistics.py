@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turntable.errors import TurntableError
-from turntable.tasks.statistics import Sample, holm, in_words, rank
+from turntable.tasks.statistics import Sample, holm, rank
 
 
 def sample(name: str, mean: float, seeds: int, views: int, failed: int = 0, noise: float = 1.0) -> Sample:
@@ -36,17 +36,13 @@ def test_a_clear_difference_is_decided_and_a_small_one_can_not_be_told() -> None
     found = rank([sample("nearest", 17, 1, 7), sample("splat", 32, 1, 7), sample("gs", 32.1, 1, 7)], True)
     assert set(found.ties[0]) == {"splat", "gs"} and found.ties[1] == ("nearest",)
     assert found.ranks["nearest"] == (3, 3) and found.ranks["splat"] == found.ranks["gs"] == (1, 2)
-    assert found.leader is None
-    assert in_words(found) == (
-        f"can't tell with 7 views and 1 seed which of {', '.join(found.ties[0])} is best "
-        "(of these runs; chance between runs was not measured)"
-    )
+    assert (found.leader, found.views, found.fewest_seeds) == (None, 7, 1)
+    assert not found.between_runs_measured
 
 
 def test_with_two_seeds_each_chance_between_runs_is_measured() -> None:
     found = rank([sample("a", 20, 3, 12), sample("b", 30, 2, 12)], True)
     assert (found.leader, found.fewest_seeds, found.between_runs_measured) == ("b", 2, True)
-    assert in_words(found) == "b is better than every other that finished, with 12 views and 2 seeds"
 
 
 def test_one_seed_of_either_leaves_chance_between_runs_unmeasured() -> None:
@@ -87,23 +83,21 @@ def test_failed_runs_are_counted_and_one_that_never_finished_is_last() -> None:
     assert found.order == ("a", "b", "dead") and found.ties[-1] == ("dead",)
     assert found.ranks["dead"] == (3, 3) and "dead" not in found.intervals and len(found.pairs) == 1
     assert found.failed == {"dead": 2, "a": 1, "b": 0} and found.seeds["dead"] == 0
-    assert found.leader == "a" and in_words(found).endswith("; failed runs, not in the means: dead 2, a 1")
+    assert found.leader == "a"
 
 
 def test_where_nobody_or_one_finished_there_is_nothing_to_compare() -> None:
     dead = [Sample("x", np.empty((0, 7)), 1), Sample("y", np.empty((0, 7)), 1)]
     assert rank(dead, True).ties == (("x", "y"),) and rank(dead, True).leader is None
-    assert in_words(rank(dead, True)).startswith("no contestant has a finished run")
+    assert rank(dead, True).fewest_seeds == 0
     found = rank([dead[0], sample("a", 30, 2, 7)], True)
     assert found.leader is None and found.ranks == {"a": (1, 1), "x": (2, 2)}
-    assert in_words(found).startswith("a alone has finished runs")
 
 
 def test_a_single_view_tells_nothing_of_others() -> None:
     found = rank([sample("a", 0, 3, 1), sample("b", 99, 3, 1)], True)
     assert (found.pairs[0].p, found.leader, found.block) == (1.0, None, 1)
     assert found.intervals["a"].low == -math.inf and found.intervals["a"].high == math.inf
-    assert "can't tell with 1 view and 3 seeds" in in_words(found)
 
 
 def test_equal_scores_are_equal_and_a_constant_difference_is_certain() -> None:

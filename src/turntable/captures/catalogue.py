@@ -8,6 +8,7 @@ Turntable's own names the data sets but gives no address; a user's adds what is 
     sha256 = "…"                       # where one is published
 
 What the table of a scene says stands before what that of its data set says, and a user's catalogue before Turntable's.
+Only what is said of an archive itself, its hash and its size, is taken from no other table than that of its address.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ from ..files import read_toml
 SHIPPED = Path(__file__).with_name("catalogue.toml")
 """Turntable's own catalogue."""
 
-ARCHIVES = ("zip", "tar")
-
-_TEXTS = ("title", "address", "sha256", "archive", "inside", "licence", "described", "note")
+_TEXTS = ("title", "address", "sha256", "inside", "licence", "described", "note")
 _COUNTS = ("size", "unpacked")
 _KNOWN = (*_TEXTS, *_COUNTS, "scenes")
+_OF_ARCHIVE = ("sha256", "size")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
@@ -42,7 +42,6 @@ class Entry:
         name: ``nerf_synthetic/lego``, or ``mine`` where the data set is one scene.
         key: the table that its address stands in, or would: what is recorded of a download stands under it.
         address: of the archive; "" where nobody gave one.
-        archive: ``zip`` or ``tar``.
         inside: the folder in the archive that is the scene; "" for all of it.
         sha256: of the archive, or "" where none is published.
         size: of the archive in bytes, or None.
@@ -53,7 +52,6 @@ class Entry:
     name: str
     key: str
     address: str
-    archive: str
     inside: str
     sha256: str = ""
     size: int | None = None
@@ -73,7 +71,9 @@ def find_entry(name: str, catalogues: Sequence[Path]) -> Entry:
     Raises:
         TurntableError: nobody knows the name, or a catalogue breaks a rule.
     """
-    tables = [_read(path) for path in (*(path for path in catalogues if path.is_file()), SHIPPED)]
+    paths = [*(path for path in catalogues if path.is_file()), SHIPPED]
+    tables = [_read(path) for path in paths]
+    name = name.rstrip("/")
     dataset, _, scene = name.partition("/")
     keys = [key for key in (name, dataset) if any(key in table for table in tables)]
     scenes = _first(tables, [dataset], "scenes") or []
@@ -83,16 +83,21 @@ def find_entry(name: str, catalogues: Sequence[Path]) -> Entry:
         raise TurntableError(
             f"{name} has scenes, and one is fetched at a time: {name}/{scenes[0]}, for example."
         )
-    address = _first(tables, keys, "address") or ""
-    holding = [key for key in keys if any("address" in table.get(key, {}) for table in tables)]
+    said = [
+        (path, key, table[key])
+        for key in keys
+        for path, table in zip(paths, tables, strict=True)
+        if key in table
+    ]
+    of_archive = _of_archive(said)
+    holding = [key for _, key, entry in said if "address" in entry]
     return Entry(
         name=name,
         key=holding[0] if holding else keys[-1],
-        address=address,
-        archive=_first(tables, keys, "archive") or ("tar" if ".tar" in urlsplit(address).path else "zip"),
+        address=of_archive.get("address", ""),
         inside=(_first(tables, keys, "inside") or "").replace("{scene}", scene).strip("/"),
-        sha256=_hash_beside_address(tables, keys),
-        size=_first(tables, keys, "size"),
+        sha256=of_archive.get("sha256", "").lower(),
+        size=of_archive.get("size"),
         unpacked=_first(tables, keys, "unpacked"),
         licence=_first(tables, keys, "licence") or "",
         described=_first(tables, keys, "described") or "",
@@ -105,11 +110,26 @@ def _first(tables: Sequence[dict[str, dict[str, Any]]], keys: Sequence[str], wha
     return next((table[key][what] for key in keys for table in tables if what in table.get(key, {})), None)
 
 
-def _hash_beside_address(tables: Sequence[dict[str, dict[str, Any]]], keys: Sequence[str]) -> str:
-    """The hash that stands in the table that gives the address: one of another archive would be no hash of it."""
-    with_address = [table[key] for key in keys for table in tables if "address" in table.get(key, {})]
-    beside = with_address[0] if with_address else {"sha256": _first(tables, keys, "sha256") or ""}
-    return beside.get("sha256", "").lower()
+def _of_archive(said: Sequence[tuple[Path, str, dict[str, Any]]]) -> dict[str, Any]:
+    """The table that gives the address, or else a hash or size: these are of one archive, and of no other.
+
+    Raises:
+        TurntableError: a table that counts more than it has a hash or size and no address: nobody knows what of.
+    """
+    for place, (path, key, entry) in enumerate(said):
+        if "address" in entry:
+            return entry
+        stray = next((name for name in _OF_ARCHIVE if name in entry), None)
+        if stray is None:
+            continue
+        later = next(((p, k) for p, k, e in said[place + 1 :] if "address" in e), None)
+        if later is None:
+            return entry
+        raise TurntableError(
+            f"{path}: {key}.{stray} stands in another table than the address, which is in {later[0]} under {later[1]}. "
+            "Write both into one table: it is of the archive that comes from there."
+        )
+    return {}
 
 
 def _names(tables: Sequence[dict[str, dict[str, Any]]]) -> list[str]:
@@ -150,8 +170,6 @@ def _check(path: Path, key: str, name: str, value: Any) -> None:
             )
     elif not isinstance(value, str):
         raise TurntableError(f"{where} must be a text, not {value!r}.")
-    elif name == "archive" and value not in ARCHIVES:
-        raise unknown_name(f"archive of [{key}] in {path}:", value, ARCHIVES)
     elif name == "sha256" and not re.fullmatch(r"[0-9a-fA-F]{64}", value):
         raise TurntableError(f"{where} must be 64 hexadecimal digits, not {value!r}.")
     elif name == "inside" and (value.startswith("/") or "\\" in value or ".." in value.split("/")):

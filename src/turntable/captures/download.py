@@ -61,7 +61,13 @@ class _Changed(Exception):
 
 
 def fetch(
-    address: str, target: Path, sha256: str, size: int | None, report: Report, pause_s: float = 1.0
+    address: str,
+    target: Path,
+    sha256: str,
+    size: int | None,
+    report: Report,
+    pause_s: float = 1.0,
+    said_by: str = "the catalogue",
 ) -> str:
     """Fetch what ``address`` gives into ``target``, going on from what an earlier attempt left.
 
@@ -72,12 +78,14 @@ def fetch(
         size: its bytes, where they are known.
         report: told how far it is.
         pause_s: how long to wait after the first attempt that brought nothing; twice as long after the next.
+        said_by: who says what it must have, for messages.
 
     Returns:
         Its sha256.
 
     Raises:
-        TurntableError: the server refuses, breaks off again and again, or sends something else; the disk has no room.
+        TurntableError: the server refuses, breaks off again and again, or sends something else, which is kept beside the
+            target for the user to look at; the disk has no room.
     """
     check_address(address, sha256)
     part = target.with_name(target.name + ".part")
@@ -87,14 +95,27 @@ def fetch(
             os.fsync(file.fileno())
         part.replace(target)
         _about(part).unlink(missing_ok=True)
+    length = target.stat().st_size
+    if size is not None and length != size:
+        raise TurntableError(
+            f"What {shown(address)} gave has {length} bytes, not {size} as the catalogue says: it is another file than was "
+            f"meant. {_put_aside(target)} Look whether the authors have published a new version."
+        )
     found = sha256_of(target)
     if sha256 and found != sha256:
-        target.unlink()
         raise TurntableError(
-            f"What {shown(address)} gave has the sha256 {found}, not {sha256}: it is another file than was meant. It was "
-            "removed. Look whether the authors have published a new version, and change the catalogue only if so."
+            f"What {shown(address)} gave has the sha256 {found}, not {sha256} as {said_by} says: it is another file than "
+            f"was meant. {_put_aside(target)} Look whether the authors have published a new version, and change {said_by} "
+            "only if so."
         )
     return found
+
+
+def _put_aside(target: Path) -> str:
+    """Out of the way of the next attempt, but not away: a download of hours may be what the user wants."""
+    aside = target.with_name(target.name + ".refused")
+    target.replace(aside)
+    return f"It is kept as {aside}."
 
 
 def _about(part: Path) -> Path:
@@ -173,7 +194,9 @@ def _attempt(address: str, part: Path, sha256: str, size: int | None, report: Re
         else:  # all of it: the server can't go on, or has another version
             _check_kind(response, address)
             there, total = 0, _content_length(response)
-            if size is not None and total is not None and total != size:
+            if size is not None and total is None:
+                total = size
+            elif size is not None and total != size:
                 raise TurntableError(
                     f"{shown(address)} has {total} bytes, and the catalogue says {size}: it is another file than was meant."
                 )

@@ -108,17 +108,18 @@ def get(
     folder = places.datasets / entry.name
     places.downloads.mkdir(parents=True, exist_ok=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(places.downloads / f".{_short(str(folder.resolve()))}.lock", say):
-        for left in folder.parent.glob(
-            f".getting-{folder.name}-*"
-        ):  # of a process that was killed: we are alone
-            shutil.rmtree(left)
+    # The lock lies beside the folder: another bench may have been given the same --out.
+    with _alone(folder.with_name(f".{folder.name}.lock"), say):
+        for left in folder.parent.iterdir():  # of a process that was killed: we are alone
+            if re.fullmatch(rf"\.getting-{re.escape(folder.name)}-[0-9a-f]{{8}}", left.name):
+                shutil.rmtree(left)
         if folder.exists():
             return _found(entry, folder)
         # A file by hand may be of another make than what the address gives: it is held to itself.
-        key = entry.key if file is None else entry.name
+        key = entry.key if file is None else f"file:{entry.name}"
         recorded = recorded_hash(places.record, key)
         wanted = replace(entry, sha256=entry.sha256 or recorded)
+        said_by = "the catalogue" if entry.sha256 else str(places.record)
         archive = places.downloads / _archive_name(entry)
         with _alone(places.downloads / f".{archive.name}.lock", say):
             if file is None:
@@ -128,9 +129,10 @@ def get(
                     wanted.sha256,
                     entry.size,
                     lambda done, total: progress("downloading", done, total),
+                    said_by=said_by,
                 )
             else:
-                archive, sha256 = file, _checked(file, wanted)
+                archive, sha256 = file, _checked(file, wanted, said_by)
             try:
                 _unpack(archive, wanted, sha256, folder, progress)
             except BadArchive:
@@ -172,11 +174,11 @@ def _found(entry: Entry, folder: Path) -> Got:
     return Got(entry.name, folder, sha256, None, True, False)
 
 
-def _checked(file: Path, entry: Entry) -> str:
+def _checked(file: Path, entry: Entry, said_by: str) -> str:
     found = sha256_of(file)
     if entry.sha256 and found != entry.sha256:
         raise TurntableError(
-            f"{file} has the sha256 {found}, not {entry.sha256}: it is another file than was meant."
+            f"{file} has the sha256 {found}, not {entry.sha256} as {said_by} says: it is another file than was meant."
         )
     return found
 
@@ -188,7 +190,6 @@ def _unpack(archive: Path, entry: Entry, sha256: str, folder: Path, progress: Pr
         most = entry.unpacked or archive.stat().st_size * UNFOLDS + A_BIT_BYTES
         unpack(
             archive,
-            entry.archive,
             entry.inside,
             aside,
             most,

@@ -19,7 +19,7 @@ from ..machine import usable_cores
 from .alike import ALIKE_BELOW, PROBE_PX, Fingerprint, fingerprint, pairs_alike, to_size
 from .capture import Capture, CaptureView
 
-RULE = 1
+RULE = 2
 """Counts the changes of what is found: what another rule found is looked for again."""
 
 IDENTICAL, NEAR_DUPLICATE = "identical", "near-duplicate"

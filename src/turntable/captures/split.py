@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,8 @@ class HoldOut:
 
     Args:
         rule: ``every``: every ``every``-th by name, the first included. ``segment``: the last ``share`` of the views by
-            name, in one piece: what a method shows there it extrapolates, past the end of the path. ``list``: ``names``.
+            name, numbers by their value, in one piece: what a method shows there it extrapolates, past the end of the
+            path. ``list``: ``names``.
     """
 
     rule: str
@@ -35,7 +38,9 @@ class HoldOut:
 
     @classmethod
     def parse(cls, text: str) -> HoldOut:
-        """``every:8``, ``segment:0.2``, or ``list:FILE``, a file with a view's name a line (``#`` begins a comment line).
+        """``every:8``, ``segment:0.2``, or ``list:FILE``, a file with a view's name a line.
+
+        In the file, ``#`` and a space begin a comment.
 
         Raises:
             TurntableError: it is anything else, or the file can't be read or names no view.
@@ -99,14 +104,16 @@ class HoldOut:
             TurntableError: the list names a view that there isn't.
         """
         if self.rule == "list":
+            known = {_as_listed(name) for name in (*names, *unusable)}
             for name in self.names:
-                if name not in names and name not in unusable:
+                if _as_listed(name) not in known:
                     raise unknown_name("view in --hold-out's list", name, [*names, *unusable])
-            return [name in self.names for name in names]
-        order = sorted(names)
+            listed = {_as_listed(name) for name in self.names}
+            return [_as_listed(name) in listed for name in names]
         if self.rule == "every":
-            held_out = set(order[:: self.every])
+            held_out = set(sorted(names)[:: self.every])
         else:
+            order = sorted(names, key=numbers_by_value)
             held_out = set(order[len(order) - max(1, math.floor(len(order) * self.share + 0.5)) :])
         return [name in held_out for name in names]
 
@@ -190,21 +197,38 @@ def split_of(document: Mapping[str, Any]) -> dict[str, str]:
     return {"by": "", "words": "not recorded: the capture was made by an earlier Turntable"}
 
 
+def numbers_by_value(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
+    """A key that sorts ``frame_2`` before ``frame_10``: the order in which photos were taken, as far as names tell.
+
+    ``every`` doesn't go by it: what it holds out is multinerf's plain order of names.
+    """
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((int(part), "") if at % 2 else (-1, part) for at, part in enumerate(parts)), name
+
+
 def ordinal(number: int) -> str:
     """``2nd``, ``8th``."""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
 
 
+def _as_listed(name: str) -> str:
+    """A view's name as it is looked up: macOS takes letters with accents apart in the names of files, editors don't."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
 def _names_in(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split(
+            "\n"
+        )  # a name may hold what splitlines() splits at, too
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it isn't UTF-8 text"
         raise TurntableError(
             f"--hold-out list:FILE is a text file with a view's name a line; {path} can't be read ({why})."
         ) from None
-    names = tuple(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
+    told = (_as_listed(line) for line in lines)
+    names = tuple(dict.fromkeys(name for name in told if name and name != "#" and not name.startswith("# ")))
     if not names:
         raise TurntableError(
             f"--hold-out list:FILE needs a file that names at least one view; {path} names none."

@@ -7,6 +7,7 @@ limit, whatever the archive says of itself. Links are refused. What lies outside
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import os
@@ -76,12 +77,11 @@ class _Budget:
 Report = Callable[[int, int], None]
 
 
-def unpack(archive: Path, kind: str, inside: str, into: Path, most_bytes: int, report: Report) -> Unpacked:
+def unpack(archive: Path, inside: str, into: Path, most_bytes: int, report: Report) -> Unpacked:
     """Take the folder ``inside`` out of an archive.
 
     Args:
-        archive: the file.
-        kind: ``zip`` or ``tar``.
+        archive: the file; zip, or tar, which may be packed by gzip, bzip2 or xz: its first bytes say which.
         inside: the folder, with ``/``; "" for all that there is.
         into: an empty folder that its content goes to.
         most_bytes: what may come out at most.
@@ -91,7 +91,7 @@ def unpack(archive: Path, kind: str, inside: str, into: Path, most_bytes: int, r
         BadArchive: the archive is damaged or hostile; ``into`` holds what came before.
         TurntableError: it has no such folder, is larger than allowed, or the disk has no room.
     """
-    take = _take_zip if kind == "zip" else _take_tar
+    take = _take_zip if _begin(archive).startswith(b"PK") else _take_tar
     budget = _Budget(most_bytes)
     seen: set[str] = set()
     try:
@@ -99,14 +99,22 @@ def unpack(archive: Path, kind: str, inside: str, into: Path, most_bytes: int, r
     except TurntableError as error:
         raise type(error)(f"{archive.name} was not unpacked: {error}.") from None
     except _DAMAGED as error:
-        raise BadArchive(f"{archive.name} is damaged or no {kind} archive ({error}).") from None
+        raise _damaged(archive, error) from None
+    except OSError as error:
+        if error.errno is not None:  # the disk's; bz2 says so that its data are damaged
+            raise
+        raise _damaged(archive, error) from None
     if budget.files == 0:
-        there = ", ".join(sorted(seen)[:10]) or "nothing"
+        there = ", ".join(repr(name)[:80] for name in sorted(seen)[:10]) or "nothing"
         raise TurntableError(
             f"{archive.name} has no files in {inside or 'it'}; it holds {there}. Say by `inside` in the catalogue where "
             "they are."
         )
     return Unpacked(budget.files, budget.bytes)
+
+
+def _damaged(archive: Path, error: Exception) -> BadArchive:
+    return BadArchive(f"{archive.name} is damaged, or no zip or tar archive ({error}).")
 
 
 def _take_zip(
@@ -135,7 +143,25 @@ def _take_tar(
     archive: Path, inside: str, into: Path, budget: _Budget, seen: set[str], report: Report
 ) -> None:
     passed_over = _Budget(max(budget.most, archive.stat().st_size * 20))
-    with _decompressed(archive) as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as opened:  # type: ignore[arg-type]
+    with _decompressed(archive) as stream:
+        bounded = _Bounded(stream)
+        _take_members(bounded, inside, into, budget, passed_over, seen, report)
+        if not bounded.at_end():
+            raise BadArchive("it was cut off: a tar archive ends with empty blocks, and this one doesn't")
+        for piece in _pieces(stream):  # to the end of the packing, whose checksum stands there
+            passed_over.take(len(piece))
+
+
+def _take_members(
+    bounded: _Bounded,
+    inside: str,
+    into: Path,
+    budget: _Budget,
+    passed_over: _Budget,
+    seen: set[str],
+    report: Report,
+) -> None:
+    with tarfile.open(fileobj=bounded, mode="r:") as opened:  # type: ignore[arg-type]
         while (member := opened.next()) is not None:
             passed_over.file()
             way = _way(member.name, inside, seen)
@@ -153,9 +179,13 @@ def _take_tar(
             opened.members = []  # type: ignore[assignment]  # else it remembers every one of them
 
 
-def _decompressed(archive: Path) -> Any:
+def _begin(archive: Path) -> bytes:
     with archive.open("rb") as file:
-        begin = file.read(6)
+        return file.read(6)
+
+
+def _decompressed(archive: Path) -> Any:
+    begin = _begin(archive)
     if begin.startswith(b"\x1f\x8b"):
         return gzip.open(archive, "rb")
     if begin.startswith(b"BZh"):
@@ -170,11 +200,17 @@ class _Bounded:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self._last = b""
 
     def read(self, count: int = -1) -> bytes:
         if not 0 <= count <= LARGEST_READ:
             raise BadArchive("it has a header that is too large")
-        return self._file.read(count)
+        self._last = self._file.read(count)
+        return self._last
+
+    def at_end(self) -> bool:
+        """Whether what was read last is the empty block that stands at an archive's end, and not the end of the file."""
+        return len(self._last) == tarfile.BLOCKSIZE and not any(self._last)
 
     def seek(self, place: int) -> int:
         return self._file.seek(place)
@@ -225,6 +261,10 @@ def _write(source: IO[bytes], into: Path, way: tuple[str, ...], budget: _Budget)
             os.fsync(file.fileno())
     except (FileExistsError, NotADirectoryError):
         raise BadArchive(f"{'/'.join(way)!r} stands in it twice") from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise TurntableError(f"{way[-1][:60]!r}… is too long a name for this disk") from None
 
 
 def _pieces(source: IO[bytes]) -> Iterator[bytes]:

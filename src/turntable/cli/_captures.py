@@ -51,6 +51,7 @@ def print_capture(capture: Capture, as_json: bool) -> None:
         f"  photos     {summary['photos']}: {summary['training']} training, {summary['held_out']} held out"
     )
     typer.echo(f"  size       {', '.join(f'{size} ({count})' for size, count in sizes.items())}")
+    typer.echo(f"  training   {', '.join(view.name for view in capture.training)}")
     typer.echo(f"  held out   {', '.join(view.name for view in capture.held_out)}")
     typer.echo(f"  split      {split_of(capture.document)['words']}")
     for leak in leaks:

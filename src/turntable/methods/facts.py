@@ -46,7 +46,7 @@ class Protocol:
 
     Args:
         task: ``views`` or ``surface``.
-        views: held-out views of the scene.
+        views, training: held-out views and training views of the scene.
         split: ``own`` (the data set's own test views) or ``every 8th`` (by name, the first included).
         background: what alpha was composited onto: ``white``, ``black``; ``none`` where photos have no alpha.
         size: width and height of the pictures in pixels.
@@ -64,6 +64,7 @@ class Protocol:
 
     task: str | None = None
     views: int | None = None
+    training: int | None = None
     split: str | None = None
     background: str | None = None
     size: tuple[int, int] | None = None
@@ -95,6 +96,10 @@ class Cost:
     training_s: float | None = None
     frames_per_s: float | None = None
     hardware: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """What is known, as JSON."""
+        return {key: value for key, value in vars(self).items() if value not in (None, "")}
 
 
 @dataclass(frozen=True)
@@ -131,8 +136,8 @@ class Fact:
     def to_json(self) -> dict[str, Any]:
         """The fact as JSON."""
         found = {part.name: getattr(self, part.name) for part in fields(self)}
-        cost = {key: value for key, value in vars(self.cost).items() if value not in (None, "")}
-        return {**found, "protocol": self.protocol.to_json(), "settings": dict(self.settings), "cost": cost}
+        protocol, cost = self.protocol.to_json(), self.cost.to_json()
+        return {**found, "protocol": protocol, "settings": dict(self.settings), "cost": cost}
 
 
 @dataclass(frozen=True)
@@ -381,6 +386,7 @@ def _plain(path: Path, where: str, key: str, value: Any) -> dict[str, Any]:
 _PARTS: dict[str, Callable[[Path, str, str, Any], dict[str, Any]]] = {
     **dict.fromkeys(_WORDS, _word),
     "views": _count,
+    "training": _count,
     "size": _size,
     "factors": _factors,
     "scenes": _scenes,

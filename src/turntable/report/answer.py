@@ -56,7 +56,7 @@ def _core(
     tied = [other for other in others if not lead(ranked, first.label, other.label).decided]
     second = (tied or others)[0]
     views = t("answer.views", count=len(data.capture.held_out))
-    seeds = t("answer.seeds", count=min(len(one.by_seed) for one in (first, second)))
+    seeds = t("answer.seeds", count=min(len(one.by_seed) for one in (first, *(tied or [second]))))
     ahead = lead(ranked, first.label, second.label)
     values = {
         "name": first.label,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from typing import Any
 from ..bench import Bench
 from ..captures.capture import Capture
 from ..captures.leakage import leakage_of
-from ..errors import TurntableError
 from ..machine import describe, versions
 from ..methods.spec import Method
 from ..record import RunRow
+from ..reproduced import method_as_asked
 from ..results import run_document, runs_on
 from ..run import Asked, RunFolder
 from ..tasks.metrics import metrics
@@ -64,11 +63,13 @@ def collect(
     options = options or PageOptions(around=False)
     gathered = _gather(bench, capture)
     snapshot = Queue(bench.record).snapshot()
-    runs = [_run(one, snapshot) for one in gathered]
+    shown = _metrics(gathered)
+    definitions = {metric.name: metric.definition for metric in shown}
+    runs = [_run(one, snapshot, definitions) for one in gathered]
     return ReportData(
         capture=capture,
         runs=runs,
-        metrics=_metrics(gathered),
+        metrics=shown,
         machine=_machine(runs),
         versions=_versions(runs),
         command=_commands(gathered),
@@ -88,7 +89,7 @@ def _gather(bench: Bench, capture: Capture) -> list[_Gathered]:
         asked = folder.asked()
         which = asked.method_folder, asked.method_fingerprint
         if which not in methods:
-            methods[which] = _method(asked)
+            methods[which] = method_as_asked(asked)
         found.append(_Gathered(row, folder, asked, run_document(bench, row), methods[which]))
     return found
 
@@ -154,14 +155,15 @@ def _published(
 ) -> tuple[Beside, ...]:
     """Published numbers on this capture's scene: of the methods that ours implement beside ours, the rest by themselves."""
     by_id = {one.row.id: one for one in gathered}
-    facts = [fact for one in gathered if one.method for fact in one.method.facts]
+    methods = {one.asked.method_fingerprint: one.method for one in gathered if one.method}
+    facts = [fact for method in methods.values() for fact in method.facts]
     known = load_published(bench.folder / "published", facts)
     found: list[Beside] = []
     for one in contestants(runs):
         if not one.scored:
             continue
         first = by_id[one.scored[0].id]
-        ours = Ours.of_run(first.document, first.method.reproduces if first.method else ())
+        ours = Ours.of_run(first.document, first.method)
         means = {metric: mean for metric in ours.values if (mean := one.mean_of(metric)) is not None}
         rows_of = beside(capture, replace(ours, values=means), known)
         found += [replace(row, our_method=one.label) for row in rows_of]
@@ -186,17 +188,11 @@ def _commands(gathered: Sequence[_Gathered]) -> str | None:
     return "\n".join(command for command in commands if command) or None
 
 
-def _method(asked: Asked) -> Method | None:
-    """The method as it was asked; None where it has gone or changed since, and nobody can say what it was."""
-    with contextlib.suppress(TurntableError):
-        method = Method.load(Path(asked.method_folder))
-        if method.fingerprint() == asked.method_fingerprint:
-            return method
-    return None
-
-
-def _run(one: _Gathered, snapshot: Snapshot) -> ReportRun:
-    row, asked, method, curve = one.row, one.asked, one.method, one.document["curve"]
+def _run(one: _Gathered, snapshot: Snapshot, definitions: Mapping[str, str]) -> ReportRun:
+    row, asked, method = one.row, one.asked, one.method
+    used = one.document["definitions"]
+    outdated = tuple(name for name, definition in used.items() if definition != definitions[name])
+    curve = [] if outdated else one.document["curve"]
     last = curve[-1] if curve else None
     return ReportRun(
         id=row.id,
@@ -223,6 +219,7 @@ def _run(one: _Gathered, snapshot: Snapshot) -> ReportRun:
         environment=asked.versions.get("environment") or "",
         versions=asked.versions,
         machine=asked.machine,
+        outdated=outdated,
     )
 
 
@@ -235,19 +232,26 @@ def _cause(row: RunRow, last: dict[str, Any] | None) -> str | None:
 
 
 def _metrics(gathered: Sequence[_Gathered]) -> list[MetricInfo]:
-    """The metrics that any of the runs was scored by, in the order that Turntable lists them."""
+    """The metrics that any of the runs was scored by, in the order that Turntable lists them.
+
+    Each by one definition: today's, where any run was scored by it, else the one that the last run has.
+    """
     known = metrics()
-    definitions = {name: text for one in gathered for name, text in one.document["definitions"].items()}
+    used: dict[str, list[str]] = {}
+    for one in gathered:
+        for name, text in one.document["definitions"].items():
+            used.setdefault(name, []).append(text)
     infos = []
-    for name in sorted(definitions, key=lambda name: ([*known, name].index(name), name)):
+    for name in sorted(used, key=lambda name: ([*known, name].index(name), name)):
         metric = known.get(name)
+        is_current = metric is not None and metric.definition in used[name]
         infos.append(
             MetricInfo(
                 name=name,
                 title=metric.title if metric else name.upper(),
                 unit=metric.unit if metric else "",
                 higher_is_better=metric.higher_is_better if metric else False,  # LPIPS is the only other one
-                definition=definitions[name],
+                definition=metric.definition if metric and is_current else used[name][-1],
             )
         )
     return infos

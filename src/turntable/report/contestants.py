@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..captures.split import numbers_by_value
 from ..tasks.statistics import Ranking, Sample, rank
 from .data import FLOOR, MetricInfo, ReportData, ReportRun
 
@@ -107,8 +108,11 @@ def in_order(data: ReportData) -> list[Contestant]:
 
 
 def samples_of(data: ReportData, metric: MetricInfo) -> list[Sample]:
-    """The scores of every contestant by ``metric``, of its runs that have all views; a row for each seed."""
-    views = [view.name for view in data.capture.held_out]
+    """The scores of every contestant by ``metric``, of its runs that have all views; a row for each seed.
+
+    Views stand in the order in which they were taken, as far as their names tell: neighbours are taken as a block.
+    """
+    views = sorted((view.name for view in data.capture.held_out), key=numbers_by_value)
     samples = []
     for one in contestants(data.runs):
         rows = []

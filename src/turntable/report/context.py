@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..captures.capture import Capture
-from ..captures.split import EVERY, split_of
+from ..captures.split import EVERY, numbers_by_value, split_of
 from ..lang import Texts, texts
 from ..tasks.published import Beside
 from ..tasks.sensitivity import VARIANTS, sensitivity
 from ..tasks.statistics import Ranking
-from .answer import answer, lead, number, with_unit
+from .answer import answer, lead, listed, number, with_unit
 from .contestants import Contestant, in_order, ranking, samples_of
 from .data import MetricInfo, ReportData, ReportRun
 from .figures import SLOTS, cost_chart, interval_bars, view_plot
@@ -271,6 +271,17 @@ def _warnings(
             {"text": t("warnings.leak", count=len({leak.held_out for leak in data.leaks})), "names": names}
         )
     for one in order:
+        if outdated := [run for run in one.runs if run.outdated]:
+            titles = {metric.name: metric.title for metric in data.metrics}
+            names = dict.fromkeys(titles[name] for run in outdated for name in run.outdated)
+            found.append(
+                {
+                    "text": t(
+                        "warnings.outdated", name=one.label, count=len(outdated), metrics=listed(names, t)
+                    ),
+                    "names": [run.id for run in outdated],
+                }
+            )
         if one.failed:
             found.append(
                 {
@@ -305,7 +316,7 @@ def _warnings(
 def _plots(
     data: ReportData, order: Sequence[Contestant], views: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    by_name = sorted(views, key=lambda view: view["index"])
+    by_name = sorted(views, key=lambda view: numbers_by_value(view["name"]))
     plots = ((metric, view_plot(order, metric, by_name)) for metric in data.metrics)
     return [{"metric": metric, "chart": chart} for metric, chart in plots if chart is not None]
 
@@ -334,7 +345,9 @@ def _views(
 ) -> list[dict[str, Any]]:
     """The held-out views, worst first: by the first metric, mean over the contestants that are not the floor."""
     judged = [one for one in order if not one.is_floor and one.scored] or [one for one in order if one.scored]
-    leaked = {leak.held_out: leak for leak in data.leaks}
+    leaked = {
+        leak.held_out: leak for leak in reversed(data.leaks)
+    }  # the photo that is the most like it comes first
 
     def badness(name: str, metric: MetricInfo) -> float:
         values = [value for one in judged if (value := one.of_view(metric.name, name)) is not None]

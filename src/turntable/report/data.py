@@ -99,6 +99,7 @@ class ReportRun:
         wants: the device that was asked for.
         environment: the hash of the environment that its method lived in; "" where it lives in Turntable's own.
         versions, machine: what it ran with, and where, by name; {} where it noted nothing.
+        outdated: the metrics by another definition of which it was scored than the page's: its scores are left out.
     """
 
     id: str
@@ -125,6 +126,7 @@ class ReportRun:
     environment: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=dict)
+    outdated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from ..tasks.metrics import error_map
 from ..tasks.sensitivity import variants
 from ..tasks.views import Keep
 
-FORMAT = 1
+FORMAT = 2
 """Counts the changes of what is kept, so that what an older Turntable left is made again."""
 
 FOLDER = "page"

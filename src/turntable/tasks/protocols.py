@@ -45,6 +45,8 @@ def _split(protocol: Protocol, capture: Capture) -> Iterable[str]:
     count = len(capture.held_out)
     if protocol.views is not None and protocol.views != count:
         yield f"{protocol.views} held-out views, ours are {count}"
+    if protocol.training is not None and protocol.training != len(capture.training):
+        yield f"{protocol.training} training views, ours are {len(capture.training)}"
     names = sorted(view.name for view in capture.views)
     held_out = {view.name for view in capture.held_out}
     if protocol.split is None:
@@ -142,5 +144,7 @@ def _comparison(protocol: Protocol, metric: str, definition: str) -> Iterable[st
             yield f"LPIPS's net and input range aren't said; ours: {mine}"
         elif protocol.lpips != mine:
             yield f"LPIPS {protocol.lpips}; ours: {mine}"
+        else:
+            yield "LPIPS's weights: ours are of a local file, and nobody has checked that they are the same"
     if metric == "flip":
         yield "how ꟻLIP was computed isn't said"

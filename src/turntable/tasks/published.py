@@ -8,7 +8,7 @@ where it was said (:mod:`turntable.captures.dataset`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..captures.capture import Capture
 from ..captures.dataset import dataset_of
 from ..errors import TurntableError, unknown_name
 from ..methods.facts import MEAN, Cost, Dataset, Fact, Protocol, Reproduced, read_facts
+from ..methods.spec import Method
 from .protocols import differences
 
 SHIPPED = Path(__file__).parents[1] / "captures" / "published"
@@ -33,6 +34,8 @@ class Ours:
         budget: as asked, such as ``30000 steps``.
         settings: all of its method's settings.
         reproduces: the published methods that its method implements.
+        changed: those of the settings that aren't as its method has them where nobody says; None where its method has gone
+            since, and nobody can say.
     """
 
     method: str
@@ -41,17 +44,27 @@ class Ours:
     budget: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     reproduces: tuple[Reproduced, ...] = ()
+    changed: Mapping[str, Any] | None = field(default_factory=dict)
 
     @classmethod
-    def of_run(cls, run: Mapping[str, Any], reproduces: tuple[Reproduced, ...] = ()) -> Ours:
-        """What a run scored, from its part of the document that ``turntable scores --json`` prints."""
+    def of_run(cls, run: Mapping[str, Any], method: Method | None) -> Ours:
+        """What a run scored.
+
+        Args:
+            run: its part of the document that ``turntable scores --json`` prints.
+            method: as it was when it was asked to run; None where nobody knows any more.
+        """
+        usual = {name: setting.default for name, setting in method.settings.items()} if method else {}
         return cls(
             method=run["method"],
             values={metric: summary["mean"] for metric, summary in run["scores"].items()},
             definitions=run["definitions"],
             budget=run["budget"],
             settings=run["settings"],
-            reproduces=reproduces,
+            reproduces=method.reproduces if method else (),
+            changed={name: value for name, value in run["settings"].items() if usual.get(name) != value}
+            if method
+            else None,
         )
 
 
@@ -94,6 +107,11 @@ class Beside:
     budget: str = ""
     cost: Cost = field(default_factory=Cost)
 
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON."""
+        found = {part.name: getattr(self, part.name) for part in fields(self)}
+        return {**found, "protocol": self.protocol.to_json(), "cost": self.cost.to_json()}
+
 
 @dataclass(frozen=True)
 class Published:
@@ -125,7 +143,8 @@ def load_published(bench_facts: Path | None = None, of_methods: Iterable[Fact] =
         datasets.setdefault(dataset.name, dataset)
         facts += found
     for fact in of_methods:
-        facts.append(fact)
+        if fact not in facts:  # two versions of a method tell the same
+            facts.append(fact)
         datasets.setdefault(fact.dataset, Dataset(fact.dataset, fact.dataset, ()))
     return Published(datasets, tuple(facts))
 
@@ -229,11 +248,15 @@ def _row(fact: Fact, metric: str, ours: Ours, value: float | None, apart: Sequen
 
 def is_same_method(fact: Fact, ours: Ours) -> bool:
     """Whether our run's method, with the settings that it had, implements the one that a fact is on."""
+    return _as_published(fact, ours) is not None
+
+
+def _as_published(fact: Fact, ours: Ours) -> Mapping[str, Any] | None:
+    """The settings with which our run's method, as it ran, is the published one; None where it isn't."""
     if fact.method == ours.method:
-        return _has(ours.settings, fact.settings)
-    return any(
-        entry.method == fact.method and _has(ours.settings, entry.settings) for entry in ours.reproduces
-    )
+        return fact.settings if _has(ours.settings, fact.settings) else None
+    named = (entry.settings for entry in ours.reproduces if entry.method == fact.method)
+    return next((settings for settings in named if _has(ours.settings, settings)), None)
 
 
 def _has(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -285,8 +308,14 @@ def _scenes_apart(fact: Fact, of: Mapping[str, Any], dataset: Dataset) -> Iterab
 
 def _training(fact: Fact, ours: Ours) -> Iterable[str]:
     """What sets the training apart, where both are of one method: other methods are compared as they are."""
-    if not is_same_method(fact, ours):
+    named = _as_published(fact, ours)
+    if named is None:
         return
+    if ours.changed is None:
+        yield "the code that ours ran has changed since, so that its usual settings aren't known"
+    for name, value in (ours.changed or {}).items():
+        if name not in named:
+            yield f"ours has {name}={value}, which is not what {ours.method} usually has"
     if not fact.budget:
         yield "how long it was trained isn't said"
     elif fact.budget.replace(" ", "") != ours.budget.replace(" ", ""):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..methods.facts import Fact, Protocol
+from .published import Beside
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,7 @@ def tables(facts: Sequence[Fact]) -> list[FactTable]:
             if note not in notes:
                 notes.append(note)
             row = (f"{fact.method} [{notes.index(note) + 1}]", fact.budget, *_cost_cells(fact))
-            rows.setdefault(row, {})[fact.scene] = (
-                f"{fact.value:.3f}" if metric in ("ssim", "lpips") else f"{fact.value:.2f}"
-            )
+            rows.setdefault(row, {})[fact.scene] = _digits(fact.value, metric)
         costs = [] if all(row[2:] == ("", "") for row in rows) else ["training", "frames/s"]
         columns = [f"{metric} of", "trained for", *scenes, *costs]
         body = [
@@ -48,6 +47,29 @@ def tables(facts: Sequence[Fact]) -> list[FactTable]:
         numbered = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
         made.append(FactTable(columns, body, columns[2:], numbered))
     return made
+
+
+def beside_lines(rows: Sequence[Beside]) -> list[str]:
+    """Published means beside ours, a line each: those that agree, and those of the same method with what sets them apart."""
+    lines = []
+    for row in rows:
+        trained = f" ({row.budget})" if row.budget else ""
+        theirs = f"{row.metric} {_digits(row.value, row.metric)} of {row.method}{trained}"
+        if row.agrees and row.ours is not None:
+            lines.append(
+                f"{theirs} beside {_digits(row.ours, row.metric)} of {row.our_method}: measured alike"
+            )
+        elif row.same_method:
+            lines.append(f"{theirs} is not comparable with {row.our_method}: {'; '.join(row.differences)}")
+    rest = len(rows) - len(lines)
+    if rest:
+        means = "1 mean of another method was" if rest == 1 else f"{rest} means of other methods were"
+        lines.append(f"{means} measured otherwise; --json says how.")
+    return lines
+
+
+def _digits(value: float, metric: str) -> str:
+    return f"{value:.3f}" if metric == "ssim" or metric.startswith("lpips") else f"{value:.2f}"
 
 
 def _note_of(fact: Fact) -> str:
@@ -72,6 +94,7 @@ def in_words(protocol: Protocol) -> str:
     parts = [
         f"task {protocol.task}" if protocol.task else "",
         f"{protocol.views} held-out views" if protocol.views else "",
+        f"{protocol.training} training views" if protocol.training else "",
         splits.get(protocol.split or "", ""),
         f"{protocol.background} background" if protocol.background not in (None, "none") else "",
         "{}×{} pixels".format(*protocol.size) if protocol.size else "",

@@ -193,25 +193,6 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def in_words(ranking: Ranking) -> str:
-    """What may be said of a ranking, in one line."""
-    views = f"{ranking.views} view{'s' if ranking.views != 1 else ''}"
-    seeds = f"{ranking.fewest_seeds} seed{'s' if ranking.fewest_seeds != 1 else ''}"
-    finished = [name for name in ranking.order if ranking.seeds[name]]
-    if not finished:
-        said = "no contestant has a finished run"
-    elif len(finished) == 1:
-        said = f"{finished[0]} alone has finished runs: nothing to compare it with"
-    elif ranking.leader is not None:
-        said = f"{ranking.leader} is better than every other that finished, with {views} and {seeds}"
-    else:
-        said = f"can't tell with {views} and {seeds} which of {', '.join(ranking.ties[0])} is best"
-    if len(finished) > 1 and not ranking.between_runs_measured:
-        said += " (of these runs; chance between runs was not measured)"
-    failed = [f"{name} {count}" for name, count in ranking.failed.items() if count]
-    return said + (f"; failed runs, not in the means: {', '.join(failed)}" if failed else "")
-
-
 def _check(samples: Sequence[Sample], level: float) -> int:
     """How many views every run has."""
     if not 0 < level < 1:
