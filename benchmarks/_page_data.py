@@ -195,5 +195,6 @@ def keep_all(data: ReportData) -> float:
 
 def _copy_kept(run: Path, first: str, name: str) -> None:
     """What was kept of the first holds for the other, whose rendering is the same file under another name."""
-    for ending in (".webp", "-error.webp", ".json"):
-        shutil.copyfile(run / kept.FOLDER / f"{first}{ending}", run / kept.FOLDER / f"{name}{ending}")
+    copied = [path for path in (run / kept.FOLDER).iterdir() if path.name.startswith(f"{first}.")]
+    for path in copied:
+        shutil.copyfile(path, path.with_name(f"{name}.{path.name.removeprefix(f'{first}.')}"))

@@ -1,6 +1,6 @@
 """How long a page of many views takes to build, and to be used in a browser; how large it is. Asserts nothing.
 
-    python benchmarks/page.py [--views 300] [--methods 6] [--size 540x960] [--photos FOLDER] [--keep FOLDER]
+    python benchmarks/page.py [--views 300] [--methods 6] [--size 540x960] [--photos FOLDER] [--single-file]
 
 Needs Playwright and Chromium. What takes longest of a page is kept when a run is scored, ꟻLIP's error map above all: that is
 done first, and timed apart.
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--size", default="540x960", help="of every picture, width and height in pixels")
     parser.add_argument("--photos", type=Path, help="a folder of photos to take instead of textures")
     parser.add_argument("--keep", type=Path, help="make bench and page here, and leave them")
+    parser.add_argument("--single-file", action="store_true", help="the page as one file, for mail")
     asked = parser.parse_args()
     width, height = (int(part) for part in asked.size.split("x"))
     photos = sorted(path for path in asked.photos.iterdir() if path.is_file()) if asked.photos else []
@@ -66,10 +67,10 @@ def main() -> None:
         print(f"one keep, as it is done when a rendering is scored: {keep_all(data):.2f} s (CPU)\n")
         print("| build | time (s) | CPU time (s) |\n|---|---|---|")
         for number in (1, 2):
-            took, cpu = _timed_apart(data, bench / "page")
+            index, took, cpu = _timed_apart(data, bench / "page", asked.single_file)
             print(f"| {number} | {took:.1f} | {cpu:.1f} |")
-        _print_sizes(bench / "page")
-        _print_use(bench / "page" / "index.html")
+        _print_sizes(index)
+        _print_use(index)
 
 
 @contextlib.contextmanager
@@ -82,30 +83,30 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         yield keep
 
 
-def _timed_apart(data: ReportData, page: Path) -> tuple[float, float]:
-    """Wall clock and CPU seconds of one build, in a process of its own that has loaded everything."""
+def _timed_apart(data: ReportData, page: Path, single_file: bool) -> tuple[Path, float, float]:
+    """The page, and wall clock and CPU seconds of its build, in a process of its own that has loaded everything."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         start, cpu = time.perf_counter(), time.process_time()
-        build_page(data, page)
-        os.write(write, f"{time.perf_counter() - start} {time.process_time() - cpu}".encode())
+        index = build_page(data, page, single_file=single_file)
+        os.write(write, f"{time.perf_counter() - start} {time.process_time() - cpu} {index}".encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as answer:
-        took, cpu = (float(part) for part in answer.read().split())
+        took, cpu, made = answer.read().split(maxsplit=2)
     os.waitpid(child, 0)
-    return took, cpu
+    return Path(made), float(took), float(cpu)
 
 
-def _print_sizes(page: Path) -> None:
-    files = [path for path in page.rglob("*") if path.is_file()]
-    index = page / "index.html"
+def _print_sizes(index: Path) -> None:
+    beside = index.parent.rglob("*") if index.name == "index.html" else [index]
+    files = [path for path in beside if path.is_file()]
     packed = subprocess.run(["gzip", "-c", index], capture_output=True, check=True).stdout
     print(
         f"\npage: {sum(path.stat().st_size for path in files) / 1e6:.1f} MB in {len(files)} files;", end=" "
     )
-    print(f"index.html {index.stat().st_size / 1e6:.2f} MB ({len(packed) / 1e6:.2f} MB by gzip)\n")
+    print(f"{index.name} {index.stat().st_size / 1e6:.2f} MB ({len(packed) / 1e6:.2f} MB by gzip)\n")
 
 
 def _print_use(index: Path) -> None:

@@ -1,19 +1,23 @@
 """What `turntable serve` with many viewers costs a running compare: steps per second with and without, by turns.
 
-    python benchmarks/serve.py [--seconds 60] [--rounds 4] [--viewers 200] [--capture ../shared/data/fox] [--log-gb 1]
+    python benchmarks/serve.py [--seconds 60] [--pairs 120] [--stretch 3] [--viewers 200] [--log-gb 1]
 
-One compare trains all along, on a scene that doesn't grow, so that every step costs the same. In each round it trains
-alone for a while, then with a server and its viewers, or the other way round. Steps come from the run's events,
-interpolated to the ends of each stretch. The viewers are a process of their own and would be other machines: their
-processor time is told apart. Afterwards a run logs --log-gb gigabytes in a minute while the server is watched: its memory
-is to stay flat.
+One compare trains all along, on a scene that doesn't grow, so that every step costs the same. First the server and its
+viewers are at work for --seconds, without a break: what they use, and whether their memory is flat. Then they are stopped
+(SIGSTOP) and let go on by turns, --stretch seconds each and in the order ABBA, --pairs times: a machine's speed drifts by
+more in a minute than any server costs. Steps come from the run's events, interpolated to the ends of each stretch. The
+viewers are a process of their own and would be other machines: their processor time is told apart, and is in the
+difference all the same. Afterwards a run logs --log-gb gigabytes in a minute while the server is watched: its memory is to
+stay flat.
 """
 
 from __future__ import annotations
 
 import argparse
+import bisect
 import http.client
 import json
+import os
 import select
 import signal
 import statistics
@@ -21,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -30,7 +34,10 @@ from turntable.machine import describe
 
 HERE = Path(__file__).resolve().parent
 SETTLE_S = 3.0
-"""After a server or its viewers have started: what starting costs is no part of the stretch."""
+"""After a server or its viewers have started: what starting costs is no part of what is measured."""
+
+TURN_S = 0.25
+"""After a change of turns, before a stretch begins: whoever goes on catches up with what it missed."""
 
 LOGGER_TOML = """
 name = "logger"
@@ -77,24 +84,6 @@ class Logger:
 '''
 
 
-@dataclass
-class Stretch:
-    """What was measured while the compare trained with or without a server.
-
-    Args:
-        steps_per_s: of the compare, per second of the wall clock.
-        server_cores, viewers_cores: processor seconds per second.
-        rss: the server's memory at its begin and end, in bytes.
-        events: what the viewers got: the fewest and the most, and bytes of all.
-    """
-
-    steps_per_s: float
-    server_cores: float = 0.0
-    viewers_cores: float = 0.0
-    rss: tuple[int, int] = (0, 0)
-    events: tuple[int, int, int] = (0, 0, 0)
-
-
 def command(*arguments: str) -> list[str]:
     code = "import sys; sys.argv[0] = 'turntable'; from turntable.__main__ import main; main()"
     return [sys.executable, "-c", code, *arguments]
@@ -122,16 +111,13 @@ def start_viewers(port: int, count: int) -> subprocess.Popen[str]:
     return viewers
 
 
-def steps_at(events: Path, moments: tuple[float, float]) -> list[float]:
-    """The steps of a run at two moments, between the lines of its events."""
-    seen: list[tuple[float, float]] = []
-    for line in events.read_text().splitlines():
-        event = json.loads(line)
-        if event["type"] == "progress":
-            seen.append((event["time"], event["steps"]))
+def steps_at(events: Path, moments: Sequence[float]) -> list[float]:
+    """The steps of a run at some moments, between the lines of its events."""
+    lines = (json.loads(line) for line in events.read_text().splitlines())
+    seen = [(event["time"], event["steps"]) for event in lines if event["type"] == "progress"]
     found = []
     for moment in moments:
-        after = next(index for index, (at, _) in enumerate(seen) if at > moment)
+        after = bisect.bisect(seen, (moment, 0))
         (t0, s0), (t1, s1) = seen[after - 1], seen[after]
         found.append(s0 + (s1 - s0) * (moment - t0) / (t1 - t0))
     return found
@@ -140,37 +126,6 @@ def steps_at(events: Path, moments: tuple[float, float]) -> list[float]:
 def used(process: psutil.Process) -> float:
     times = process.cpu_times()
     return times.user + times.system
-
-
-def train(events: Path, seconds: float) -> float:
-    """Steps per second of the compare from now on, for so long."""
-    begin = time.time()
-    time.sleep(seconds)
-    end = time.time()
-    time.sleep(2.5)  # the event after the end
-    first, last = steps_at(events, (begin, end))
-    return (last - first) / (end - begin)
-
-
-def with_server(bench: Path, events: Path, seconds: float, count: int) -> Stretch:
-    server, port = start_server(bench)
-    viewers = start_viewers(port, count)
-    time.sleep(SETTLE_S)
-    watched, watching = psutil.Process(server.pid), psutil.Process(viewers.pid)
-    before, rss = (used(watched), used(watching)), watched.memory_info().rss
-    begin = time.monotonic()
-    steps = train(events, seconds)
-    took = time.monotonic() - begin
-    cores = [(used(watched) - before[0]) / took, (used(watching) - before[1]) / took]
-    end_rss = watched.memory_info().rss
-    viewers.terminate()
-    got = json.loads(viewers.communicate(timeout=30)[0])
-    server.send_signal(signal.SIGINT)
-    server.wait(30)
-    counts = [number for number, _ in got]
-    return Stretch(
-        steps, cores[0], cores[1], (rss, end_rss), (min(counts), max(counts), sum(size for _, size in got))
-    )
 
 
 def start_compare(bench: Path, source: list[str], seconds: float) -> tuple[subprocess.Popen[bytes], Path]:
@@ -192,35 +147,85 @@ def start_compare(bench: Path, source: list[str], seconds: float) -> tuple[subpr
 def measure(given: argparse.Namespace, folder: Path) -> None:
     bench = folder / "bench"
     source = ["compare", str(given.capture), "--long-side", "256"] if given.capture.is_dir() else ["demo"]
-    whole = given.rounds * 2 * (given.seconds + 3 * SETTLE_S) + 30
+    whole = given.warm_up + given.seconds + 2 * given.pairs * (given.stretch + 2 * TURN_S) + 60
     compare, events = start_compare(bench, source, whole)
     print(f"{' '.join(source)}: run {events.parent.name}", flush=True)
-    alone: list[Stretch] = []
-    served: list[Stretch] = []
     try:
-        for round_ in range(given.rounds):
-            for kind in "AB" if round_ % 2 == 0 else "BA":
-                if kind == "A":
-                    alone.append(Stretch(train(events, given.seconds)))
-                else:
-                    served.append(with_server(bench, events, given.seconds, given.viewers))
-            a, b = alone[-1], served[-1]
-            print(
-                f"round {round_ + 1}: {a.steps_per_s:7.2f} steps/s alone, {b.steps_per_s:7.2f} with {given.viewers} viewers "
-                f"({b.steps_per_s / a.steps_per_s - 1:+.1%}); server {b.server_cores:.2%} of a core, "
-                f"{b.rss[0] / 1e6:.1f} → {b.rss[1] / 1e6:.1f} MB; viewers {b.viewers_cores:.2%} of a core, "
-                f"{b.events[0]}–{b.events[1]} events each, {b.events[2] / 1e6:.2f} MB in all",
-                flush=True,
-            )
+        time.sleep(given.warm_up)  # the first steps are quicker than those after them
+        server, port = start_server(bench)
+        viewers = start_viewers(port, given.viewers)
+        time.sleep(SETTLE_S)
+        at_work(given, server.pid, viewers.pid)
+        stretches = by_turns(given, [server.pid, viewers.pid])
+        viewers.terminate()
+        got = json.loads(viewers.communicate(timeout=30)[0])
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+        print(
+            f"each viewer had {min(got)[0]}–{max(got)[0]} events, {sum(size for _, size in got) / 1e6:.2f} MB in all"
+        )
+        time.sleep(2.5)  # the event after the last end
+        tell_difference(given, events, stretches)
     finally:
         subprocess.run(
             command("cancel", events.parent.name, "--bench", str(bench)), stdout=subprocess.DEVNULL
         )
         compare.wait(120)
-    changes = [b.steps_per_s / a.steps_per_s - 1 for a, b in zip(alone, served, strict=True)]
-    error = statistics.stdev(changes) / len(changes) ** 0.5 if len(changes) > 1 else float("nan")
+
+
+def at_work(given: argparse.Namespace, server: int, viewers: int) -> None:
+    """What server and viewers use while they are at work without a break."""
+    watched, watching = psutil.Process(server), psutil.Process(viewers)
+    before, most = (used(watched), used(watching)), (first := watched.memory_info().rss)
+    begin = time.monotonic()
+    while time.monotonic() - begin < given.seconds:
+        time.sleep(1)
+        most = max(most, watched.memory_info().rss)
+    took = time.monotonic() - begin
+    cores = [(used(watched) - before[0]) / took, (used(watching) - before[1]) / took]
     print(
-        f"steps/s with viewers against alone: {statistics.mean(changes):+.2%} ± {error:.2%} (standard error)"
+        f"{given.viewers} viewers for {took:.0f} s: server {cores[0]:.2%} of a core, memory {first / 1e6:.1f} MB at first, "
+        f"{most / 1e6:.1f} MB at most; viewers {cores[1]:.2%} of a core",
+        flush=True,
+    )
+
+
+def by_turns(given: argparse.Namespace, processes: Sequence[int]) -> list[tuple[str, float, float]]:
+    """Stretches without (``A``) and with (``B``) these processes, each with its begin and end; at last they are at work."""
+    stretches = []
+    for kind in ("ABBA" * given.pairs)[: 2 * given.pairs]:
+        for process in processes:
+            os.kill(process, signal.SIGSTOP if kind == "A" else signal.SIGCONT)
+        time.sleep(TURN_S)
+        begin = time.time()
+        time.sleep(given.stretch)
+        stretches.append((kind, begin, time.time()))
+    for process in processes:
+        os.kill(process, signal.SIGCONT)
+    return stretches
+
+
+def tell_difference(
+    given: argparse.Namespace, events: Path, stretches: Sequence[tuple[str, float, float]]
+) -> None:
+    """Steps per second with the server and its viewers against alone, over pairs of neighbouring stretches."""
+    steps = steps_at(events, [moment for _, *ends in stretches for moment in ends])
+    rates = [
+        (kind, (last - first) / (end - begin))
+        for (kind, begin, end), first, last in zip(stretches, steps[::2], steps[1::2], strict=True)
+    ]
+    changes = []
+    for one, other in zip(rates[::2], rates[1::2], strict=True):
+        pair = dict((one, other))
+        changes.append(pair["B"] / pair["A"] - 1)
+    alone, served = ([rate for kind, rate in rates if kind == wanted] for wanted in "AB")
+    error = statistics.stdev(changes) / len(changes) ** 0.5 if len(changes) > 1 else float("nan")
+    change = f"{statistics.mean(changes):+.2%} ± {error:.2%} (standard error over pairs)"
+    print(
+        f"{len(changes)} pairs of {given.stretch:g} s: {statistics.mean(alone):.1f} steps/s alone, "
+        f"{statistics.mean(served):.1f} with {given.viewers} viewers: {change}, median {statistics.median(changes):+.2%}; "
+        f"of the sums {sum(served) / sum(alone) - 1:+.2%}",
+        flush=True,
     )
 
 
@@ -272,8 +277,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long each stretch is")
-    parser.add_argument("--rounds", type=int, default=4, help="pairs of stretches")
+    parser.add_argument(
+        "--warm-up", type=float, default=30.0, help="seconds of training before anything is measured"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="how long all are at work without a break"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=120, help="pairs of stretches, alone and served; 0 leaves all that out"
+    )
+    parser.add_argument("--stretch", type=float, default=3.0, help="seconds of each")
     parser.add_argument("--viewers", type=int, default=200)
     parser.add_argument(
         "--capture", type=Path, default=HERE.parents[1] / "shared" / "data" / "fox", help="else the demo's"
@@ -282,7 +295,7 @@ def main() -> None:
     given = parser.parse_args()
     print("; ".join(f"{key} {value}" for key, value in describe().items()), end="\n\n", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
-        if given.rounds:
+        if given.pairs:
             measure(given, Path(temporary))
         if given.log_gb:
             log_much(given, Path(temporary))

@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 
+from browsers import CHROMIUM, NO_CHROMIUM
 from conftest import make_capture, make_method, make_program
 from turntable import filming
 from turntable.bench import Bench
@@ -25,8 +26,6 @@ from turntable.jobs import Handling, RunRequest, plan, work
 from turntable.run import Budget
 from turntable.turns.supervisor import Patience
 from turntable.turns.watcher import Watcher
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 TINTED = '''
 import numpy as np
@@ -267,7 +266,7 @@ for (const event of ["canplaythrough", "error"]) video.addEventListener(event, s
 </script>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (CI installs it)")
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 @pytest.mark.parametrize("served", [False, True], ids=["from a file", "served"])
 def test_a_browser_plays_a_film(bench: Bench, tmp_path: Path, served: bool) -> None:
     folder = tmp_path / "page"

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from browsers import chromium
 from conftest import make_capture, make_method
 from turntable.bench import Bench
 from turntable.environments import sandbox
@@ -42,14 +43,6 @@ from turntable.turns import checkpoint
 from turntable.turns.watcher import Watcher
 from turntable.worker.contract import Camera
 from turntable.worker.ply import encode_points, encode_vertices
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-]
 
 SPLATS_CODE = '''
     def export(self, folder):
@@ -338,11 +331,9 @@ VISERS_OWN = "computeBoundingSphere(): Computed radius is NaN"
 """What viser 1.1's client says of its quads for splats, which have two coordinates each."""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (CI installs it)")
 def test_in_a_sandboxed_frame_splats_are_in_order_and_nothing_is_asked_of_the_network(
     served: tuple[Path, str], tmp_path: Path
 ) -> None:
-    sync = pytest.importorskip("playwright.sync_api", reason="no Playwright (the extra dev has it)")
     folder, address = served
     capture = make_capture(tmp_path / "toys")
     frame = frame_of(capture)
@@ -366,8 +357,7 @@ def test_in_a_sandboxed_frame_splats_are_in_order_and_nothing_is_asked_of_the_ne
     )
     (folder / "index.html").write_text(f"<!doctype html>{frame_page}</iframe>")
     asked, errors = [], []
-    with sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+    with chromium(draws_3d=True) as browser:
         page = browser.new_page(viewport={"width": 400, "height": 300})
         page.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda socket: asked.append(socket.url))
@@ -379,7 +369,6 @@ def test_in_a_sandboxed_frame_splats_are_in_order_and_nothing_is_asked_of_the_ne
             red, green, blue = middle_of(page.screenshot(timeout=60_000))
             if red > 150 and blue < 100:
                 break
-        browser.close()
     assert red > 150 and max(green, blue) < 100
     assert {url for url in asked if not url.startswith(("blob:", "data:"))} == {
         f"{address}/index.html",

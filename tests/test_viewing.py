@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from browsers import chromium
 from conftest import make_capture, make_program
-from test_scenes import CHROMIUM, CHROMIUM_FLAGS, VISERS_OWN, make_bench, run_on
+from test_scenes import VISERS_OWN, make_bench, run_on
 from turntable import viewing
 from turntable.bench import Bench
 from turntable.errors import TurntableError
@@ -243,15 +244,12 @@ def test_a_method_that_exports_nothing_is_looked_at_by_its_cameras(
         assert one.server.scene.get_handle_by_name("/scene") is None
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (CI installs it)")
 def test_choosing_a_held_out_view_moves_the_camera_there(tmp_path: Path, looking: Callable[..., Any]) -> None:
-    sync = pytest.importorskip("playwright.sync_api", reason="no Playwright (the extra dev has it)")
     bench = make_bench(tmp_path)
     capture, row = bench.capture("toys"), run_on(bench)
     errors, asked = [], []
-    with looking(bench.folder, row.id) as one, sync.sync_playwright() as driver:
+    with looking(bench.folder, row.id) as one, chromium(draws_3d=True) as browser:
         one.wait(lambda: one.shown == [20], "the checkpoint")
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 800, "height": 600})
         page.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda socket: asked.append(socket.url))
@@ -275,7 +273,6 @@ def test_choosing_a_held_out_view_moves_the_camera_there(tmp_path: Path, looking
         (client,) = one.server.get_clients().values()
         assert client.camera.fov == pytest.approx(goal.fov, abs=1e-4)
         assert not one.server.scene.get_handle_by_name("/held-out cameras/0001").visible
-        browser.close()
     local = one.urls[0].removeprefix("http://")
     assert {url for url in asked if not url.startswith(("blob:", "data:"))} == {
         f"http://{local}/",

@@ -128,6 +128,51 @@ def test_undistorted_photos_agree_with_their_cameras(tmp_path: Path, lens: str) 
     assert_spots_where_cameras_say(capture, enough=20)
 
 
+def smaller(folder: Path, factor: int, suffix: str = ".png") -> Path:
+    """The photos once more in ``images_<factor>``, each pixel the mean of those that it stands for."""
+    for path in sorted((folder / "images").iterdir()):
+        with Image.open(path) as picture:
+            image = np.asarray(picture)
+        shown = image.reshape(HEIGHT // factor, factor, WIDTH // factor, factor, -1).mean((1, 3))
+        save(shown.round().astype(np.uint8), folder / f"images_{factor}" / f"{path.stem}{suffix}")
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG"])
+def test_smaller_photos_are_taken_from_the_folder_that_is_asked_for(tmp_path: Path, suffix: str) -> None:
+    folder = smaller(scene(tmp_path / "s"), 2, suffix)
+    (tmp_path / "captures").mkdir()
+    capture = add_capture(folder, tmp_path / "captures", CaptureOptions(images="images_2"))
+    assert len(capture.views) == 9 and not capture.left_out
+    assert_spots_where_cameras_say(capture, 5)  # the rest lie too close together at this size
+    for view in capture.views:
+        camera = view.camera
+        assert (camera.width, camera.height, camera.fx) == (WIDTH / 2, HEIGHT / 2, FOCAL / 2)
+        assert (camera.cx, camera.cy) == (CX / 2, CY / 2)
+        assert view.origin["path"].endswith(f"images_2/{Path(view.name).stem}{suffix}")
+    whole = add_capture(folder, tmp_path / "captures", CaptureOptions())
+    assert whole.views[0].camera.width == WIDTH and whole.name != capture.name
+
+
+def test_a_folder_of_photos_that_is_not_there_or_not_meant_is_refused(tmp_path: Path) -> None:
+    folder = smaller(scene(tmp_path / "s"), 2)
+    save(np.zeros((90, 80, 3), np.uint8), folder / "images_2" / poses()[1].name)
+    (tmp_path / "captures").mkdir()
+    capture = add_capture(folder, tmp_path / "captures", CaptureOptions(images="images_2"))
+    assert [(entry["name"], entry["why"]) for entry in capture.left_out] == [
+        (poses()[1].name, f"{poses()[1].name} in images_2 is no scaling of it")
+    ]
+    with pytest.raises(TurntableError, match="--images images_8: there is no such folder"):
+        add_capture(folder, tmp_path / "captures", CaptureOptions(images="images_8"))
+    for wrong in ("../images", "a/b", "", ".."):
+        with pytest.raises(TurntableError, match="--images is the name of a folder"):
+            add_capture(folder, tmp_path / "captures", CaptureOptions(images=wrong))
+    (tmp_path / "photos").mkdir()
+    save(np.zeros((90, 80, 3), np.uint8), tmp_path / "photos" / "1.png")
+    with pytest.raises(TurntableError, match="--images is for sources that keep their photos in several"):
+        add_capture(tmp_path / "photos", tmp_path / "captures", CaptureOptions(images="images_2"))
+
+
 def test_points_that_training_views_did_not_see_twice_are_dropped(tmp_path: Path) -> None:
     # Of 9 views, 0 and 8 are held out.
     tracks = {0: [0, 8], 1: [0, 1, 8], 2: [0, 1, 2], 3: [1, 2], 4: [0, 8, 7], 5: [3, 4, 5]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,15 @@ def test_points_project_where_they_were_seen(tmp_path: Path, images: str, factor
         np.testing.assert_allclose(
             pixels * factor, pose.plane(POINTS) * FOCAL + [WIDTH / 2, HEIGHT / 2], atol=1e-9
         )
+
+
+def test_photos_are_taken_from_the_folder_that_is_asked_for(tmp_path: Path) -> None:
+    folder = scene(tmp_path / "s", "images_4", 4)
+    (folder / "images").mkdir()
+    options = replace(source_options(tmp_path), images="images_4")
+    assert {view.image_path.parent.name for view in llff.load(folder, options).views} == {"images_4"}
+    with pytest.raises(TurntableError, match="--images images_2: there is no such folder"):
+        llff.load(folder, replace(options, images="images_2"))
 
 
 def test_a_photo_of_another_shape_is_left_out_by_name(tmp_path: Path) -> None:

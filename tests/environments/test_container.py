@@ -861,6 +861,27 @@ def test_locks_are_held_as_long_as_the_container_lives(bench: Bench, real: Engin
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_what_minds_a_container_is_none_of_the_run_though_it_is_seen_being_born(
+    bench: Bench, real: Engine, tmp_path: Path
+) -> None:
+    (folder := tmp_path / "minded").mkdir()
+    place = place_of(bench, bench.method("boxed"), True, quiet)
+    with (folder / "log").open("ab") as log:
+        process = RunProcess(["python3", "-c", SPINS], Quarters(folder, place), log, ())
+    seen: set[str] = set()
+    deadline = time.monotonic() + 30
+    while (
+        len(inside(process)) < 2 and time.monotonic() < deadline
+    ):  # without a pause: it has a parent for a moment
+        for member in process.family.members():
+            with contextlib.suppress(psutil.Error):
+                seen.add(member.name())
+    process.family.freeze()
+    process.end()
+    assert seen and "conmon" not in seen
+    assert left(real) == ""
+
+
 KILLED = """
 import sys, time
 from pathlib import Path

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import http.server
 import json
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from browsers import chromium
 from conftest import make_capture
 from turntable.captures.capture import Capture
 from turntable.captures.leakage import Leak
@@ -147,23 +147,15 @@ def renamed() -> Callable[[Capture, dict[str, str]], Capture]:
 # A real browser: what it needs, and pages with everything on them
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
 EVIL = "</script><script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
 """A name that would run, and break every picture's count, wherever it is not shown as text."""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One Chromium for a module's tests: while it is open, its thread can't run another event loop."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (CI installs it)")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    flags = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
+    """One Chromium for a module's tests."""
+    with chromium() as browser:
+        yield browser
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

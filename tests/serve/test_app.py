@@ -323,13 +323,13 @@ def test_a_page_older_than_the_scores_says_so_and_can_be_written_again(
     client: TestClient, bench: Bench, report: Path
 ) -> None:
     plain = client.get("/reports/fox/")
-    assert "the page" in plain.text and "newer scores" not in plain.text
+    assert "the page" in plain.text and "newer results" not in plain.text
     run = new_run(bench)
     change(bench, run, State.CANCELLED, at=time.time() + 60)
     time.sleep(1.1)  # the look that was just taken is shown for a second
     stale = client.get("/reports/fox/")
     assert '<body class="x"><aside' in stale.text
-    assert "There are newer scores" in stale.text and '<a href="/#captures">Write the page</a>' in stale.text
+    assert "There are newer results" in stale.text and '<a href="/#captures">Write the page</a>' in stale.text
     assert 'action="/reports/fox/write"' in client.get("/").text
     assert client.get("/reports/fox/", headers={"if-none-match": stale.headers["etag"]}).status_code == 304
 
@@ -345,7 +345,7 @@ def test_somebody_elses_page_gets_no_token_and_frames_no_page_of_ours(
     )
     csrf = csrf_of(client)
     shown = client.get("/reports/fox/").text
-    assert "There are newer scores" in shown and "csrf" not in shown and csrf not in shown
+    assert "There are newer results" in shown and "csrf" not in shown and csrf not in shown
     for path in ("/", f"/runs/{run.id}", f"/runs/{run.id}/log", "/nothing", "/reports/fox/"):
         assert "frame-ancestors 'none'" in client.get(path).headers["content-security-policy"], path
 

@@ -44,6 +44,8 @@ LONGEST_FILE_NAME = 200
 """Bytes, of the 255 that file systems allow: suffixes, numbers and temporary names need the rest."""
 
 
+_WITH_IMAGES = ("colmap", "llff")
+
 LEFT_OVER_S = 2 * 24 * 3600
 """A half-made capture that nothing was added to for two days is nobody's, whatever process has its number now."""
 
@@ -55,7 +57,8 @@ NEARLY_FULL_BYTES = 2_000_000
 class CaptureOptions:
     """What a user may say about a capture; see the command line's help for each.
 
-    ``hold_out`` stands whatever split the source brings; ``every`` only where it brings none.
+    ``hold_out`` stands whatever split the source brings; ``every`` only where it brings none. ``images`` names the folder
+    that photos are taken from, where a source has them in several sizes.
     """
 
     name: str | None = None
@@ -69,11 +72,14 @@ class CaptureOptions:
     mapper: str = "incremental"
     frames: int = 60
     hold_out: HoldOut | None = None
+    images: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """What the capture depends on, as JSON: it is hashed, so that what isn't asked for isn't in it."""
         found = {key: value for key, value in asdict(self).items() if key not in ("name", "format")}
         del found["hold_out"]
+        if self.images is None:
+            del found["images"]
         return found if self.hold_out is None else {**found, "hold_out": self.hold_out.to_json()}
 
     def check(self) -> None:
@@ -89,6 +95,10 @@ class CaptureOptions:
                 rule.checked()
         if len(self.background) != 3 or not all(0 <= channel <= 1 for channel in self.background):
             raise TurntableError(f"--background is three numbers from 0 to 1, not {list(self.background)}.")
+        if self.images is not None and not re.fullmatch(r"[^/\\\0]+", self.images.strip(".")):
+            raise TurntableError(
+                f"--images is the name of a folder beside the model, such as images_4; not {self.images!r}."
+            )
         if self.frames < 2:
             raise TurntableError(f"--frames is at least 2, not {self.frames}.")
         for option, value, known in (
@@ -124,6 +134,11 @@ def add_capture(
     source = source.expanduser().resolve()
     loader = loader_for(source, options.format)
     progress("reading", 0, 0)
+    if options.images is not None and loader.FORMAT not in _WITH_IMAGES:
+        raise TurntableError(
+            f"--images is for sources that keep their photos in several sizes ({', '.join(_WITH_IMAGES)}); {source} is "
+            f"{loader.FORMAT}, which names its photos itself. Leave it out."
+        )
     identity = {"format": loader.FORMAT, "files": _file_hashes(source, loader), **told_dataset(source)}
     name = options.name or _name_from(source)
 
@@ -528,6 +543,7 @@ def _source_options(options: CaptureOptions, scratch: Path, progress: Progress) 
         matching=options.matching,
         mapper=options.mapper,
         frames=options.frames,
+        images=options.images,
         progress=progress,
     )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import shutil
 import struct
+from copy import copy
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ import numpy as np
 
 from ..errors import TurntableError
 from .cameras import check_intrinsics
-from .images import is_picture
+from .images import is_picture, size_in_file
 from .source import LeftOut, Source, SourceCamera, SourceOptions, SourceView
 
 FORMAT = "colmap"
+
+SCALING_PX = 2.0
+"""By so much a side of a scaled photo may be off: some round up, some down, and the longer side follows the shorter."""
 
 _PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "dense/sparse", ".")
 
@@ -40,20 +45,30 @@ def load(source: Path, options: SourceOptions) -> Source:
             f"A COLMAP source needs cameras and images (.bin or .txt) in {source} or its sparse/0."
         )
     model = read_model(with_points(folder, options.scratch))
-    images = _images_folder(source, folder)
+    images = _images_folder(source, folder, options.images)
     masks = images.parent / "masks"
     loaded = Source(FORMAT, [])
     for image in sorted(model.images.values(), key=lambda image: image.name):
         if not image.has_pose:
             loaded.left_out.append(LeftOut(image.name, "the model has no pose for it"))
             continue
-        camera = source_camera(model.cameras[image.camera_id])
+        path, camera = images / image.name, model.cameras[image.camera_id]
+        if options.images is not None:
+            path = _of_any_suffix(path)
+            if (size := _scaled_size(path, camera.width, camera.height)) is None:
+                loaded.left_out.append(
+                    LeftOut(image.name, f"{path.name} in {options.images} is no scaling of it")
+                )
+                continue
+            camera = copy(camera)
+            camera.rescale(*size)
+        camera = source_camera(camera)
         check_intrinsics(camera, f"The COLMAP model's camera of {image.name}")
         pose = image.cam_from_world()
         loaded.views.append(
             SourceView(
                 name=image.name,
-                image_path=images / image.name,
+                image_path=path,
                 camera=camera,
                 R=np.array(pose.rotation.matrix(), np.float64),
                 t=np.array(pose.translation, np.float64),
@@ -72,9 +87,10 @@ def source_files(source: Path) -> list[Path]:
     if folder is None:
         return []
     images = _images_folder(source, folder)
-    outside = [
-        path for place in (images, images.parent / "masks") for path in place.rglob("*") if is_picture(path)
-    ]
+    places = [images, images.parent / "masks"]
+    if images.is_dir() and images != source:
+        places += sorted(images.parent.glob(f"{images.name}_*"))  # what --images may name
+    outside = [path for place in places for path in place.rglob("*") if is_picture(path)]
     return sorted([*outside, *(path for path in folder.iterdir() if path.suffix in (".bin", ".txt"))])
 
 
@@ -83,13 +99,13 @@ def with_points(folder: Path, scratch: Path) -> Path:
     suffix = ".bin" if (folder / "cameras.bin").exists() else ".txt"
     if (folder / f"points3D{suffix}").exists():
         return folder
-    copy = scratch / "model"
-    copy.mkdir()
+    whole = scratch / "model"
+    whole.mkdir()
     for name in ("cameras", "images", "rigs", "frames"):
         if (folder / f"{name}{suffix}").exists():
-            shutil.copyfile(folder / f"{name}{suffix}", copy / f"{name}{suffix}")
-    (copy / f"points3D{suffix}").write_bytes(struct.pack("<Q", 0) if suffix == ".bin" else b"# no points\n")
-    return copy
+            shutil.copyfile(folder / f"{name}{suffix}", whole / f"{name}{suffix}")
+    (whole / f"points3D{suffix}").write_bytes(struct.pack("<Q", 0) if suffix == ".bin" else b"# no points\n")
+    return whole
 
 
 def read_model(folder: Path) -> Any:
@@ -204,13 +220,29 @@ def _model_folder(source: Path) -> Path | None:
     return None
 
 
-def _images_folder(source: Path, folder: Path) -> Path:
-    for candidate in (
-        source / "images",
-        folder / "images",
-        source.parent / "images",
-        source.parent.parent / "images",
-    ):
-        if candidate.is_dir():
-            return candidate
+def _images_folder(source: Path, folder: Path, name: str | None = None) -> Path:
+    for place in (source, folder, source.parent, source.parent.parent):
+        if (place / (name or "images")).is_dir():
+            return place / (name or "images")
+    if name is not None:
+        raise TurntableError(f"--images {name}: there is no such folder beside the COLMAP model of {source}.")
     return source
+
+
+def _of_any_suffix(path: Path) -> Path:
+    """The photo itself, or the one of its name that was written in another format when it was made smaller."""
+    if path.is_file():
+        return path
+    return next(
+        (found for found in sorted(path.parent.glob(f"{escape(path.stem)}.*")) if is_picture(found)), path
+    )
+
+
+def _scaled_size(path: Path, width: int, height: int) -> tuple[int, int] | None:
+    """The size of a photo that is one of ``width`` × ``height`` scaled; None where it isn't, or can't be read."""
+    size = size_in_file(path)
+    if size is None:
+        return None
+    scale = max(size[0] / width, size[1] / height)
+    off = max(abs(size[0] - width * scale), abs(size[1] - height * scale))
+    return size if off <= SCALING_PX else None

@@ -74,13 +74,24 @@ def is_picture(path: Path) -> bool:
 
 def upright_size(path: Path) -> tuple[int, int] | None:
     """Width and height of a picture held as EXIF says, from its header; None if it can't be read."""
+    if (found := _size_and_turn(path)) is None:
+        return None
+    (width, height), turned = found
+    return (height, width) if turned else (width, height)
+
+
+def size_in_file(path: Path) -> tuple[int, int] | None:
+    """Width and height of a picture as its pixels lie in the file, from its header; None if it can't be read."""
+    found = _size_and_turn(path)
+    return None if found is None else found[0]
+
+
+def _size_and_turn(path: Path) -> tuple[tuple[int, int], bool] | None:
     try:
         with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return picture.size, picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    return (height, width) if turned else (width, height)
 
 
 def read_rgba(path: Path, size: tuple[int, int] | None = None, upright: bool = True) -> np.ndarray:

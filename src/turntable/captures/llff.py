@@ -40,7 +40,10 @@ def load(source: Path, options: SourceOptions) -> Source:
         raise TurntableError(f"{path} can't be read: {error}.") from None
     if rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind != "f":
         raise TurntableError(f"{path} must be float[N, 17], not {rows.dtype}{list(rows.shape)}.")
-    folder = next((source / name for name in _FOLDERS if (source / name).is_dir()), source)
+    wanted = _FOLDERS if options.images is None else (options.images,)
+    folder = next((source / name for name in wanted if (source / name).is_dir()), source)
+    if options.images is not None and folder == source:
+        raise TurntableError(f"--images {options.images}: there is no such folder in {source}.")
     photos = sorted(photo for photo in folder.iterdir() if is_picture(photo))
     if len(photos) != len(rows):
         raise TurntableError(

@@ -120,6 +120,7 @@ class SourceOptions:
         matching: ``exhaustive``, ``sequential`` or ``auto`` (sequential for videos and many photos).
         mapper: ``incremental`` or ``global``.
         frames: how many frames to take from a video.
+        images: the folder beside a COLMAP model or LLFF's poses that photos are taken from, or None for the usual one.
         progress: told how far long work is.
     """
 
@@ -129,4 +130,5 @@ class SourceOptions:
     matching: str = "auto"
     mapper: str = "incremental"
     frames: int = 60
+    images: str | None = None
     progress: Progress = field(default_factory=Progress)

@@ -196,6 +196,15 @@ EveryOption = Annotated[
         show_default="8",
     ),
 ]
+ImagesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--images",
+        metavar="FOLDER",
+        help="Where a COLMAP model or LLFF's poses have their photos in several sizes: the one to take, such as images_4.",
+        show_default=False,
+    ),
+]
 HoldOutOption = Annotated[
     str | None,
     typer.Option(
@@ -304,6 +313,7 @@ def capture_options(
     mapper: str,
     frames: int,
     pose_seed: int,
+    images: str | None,
 ) -> CaptureOptions:
     """The options of a capture, from the command line's.
 
@@ -331,6 +341,7 @@ def capture_options(
         matching=matching,
         mapper=mapper,
         frames=frames,
+        images=images,
     )
 
 

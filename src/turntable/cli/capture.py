@@ -26,6 +26,7 @@ def add(
     long_side: o.LongSideOption = None,
     every: o.EveryOption = None,
     hold_out: o.HoldOutOption = None,
+    images: o.ImagesOption = None,
     background: o.BackgroundOption = "white",
     accept_poses: o.AcceptPosesOption = False,
     matching: o.MatchingOption = "auto",
@@ -54,6 +55,7 @@ def add(
         mapper,
         frames,
         pose_seed,
+        images,
     )
     with watching() as watcher:
         made = do(Bench.find(bench), source, options, watcher)

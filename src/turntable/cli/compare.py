@@ -25,6 +25,7 @@ def compare(
     long_side: o.LongSideOption = None,
     every: o.EveryOption = None,
     hold_out: o.HoldOutOption = None,
+    images: o.ImagesOption = None,
     background: o.BackgroundOption = "white",
     name: o.NameOption = None,
     format: o.FormatOption = None,
@@ -80,6 +81,7 @@ def compare(
         mapper,
         frames,
         pose_seed,
+        images,
     )
     page = o.page_options(lang, no_3d, no_sandbox)
     place = Bench.find(bench)

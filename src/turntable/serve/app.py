@@ -207,7 +207,7 @@ class Live:
         return RedirectResponse(f"/reports/{name}/", 307, headers=page_headers(FILE_CSP))
 
     async def report(self, request: Request) -> Response:
-        """The page of a capture, with a bar that leads back and tells whether there are newer scores.
+        """The page of a capture, with a bar that leads back and tells whether there are newer results.
 
         The bar has no form: somebody else's page could put it into one of its own, and have the user send the token.
         """

@@ -32,6 +32,7 @@ from urllib.parse import quote
 from ..bench import Bench
 from ..control import view_queue, view_runs
 from ..lang import Texts
+from ..record import definition_id
 from ..results import run_document
 from ..tasks.metrics import metrics
 from .stream import Parts
@@ -306,8 +307,8 @@ class Reader:
         metric = next(iter(metrics().values()))
         rows = self._bench.record.read(
             f"SELECT run, mark, avg(value) AS mean FROM scores WHERE run IN ({_holes(runs)}) AND metric = ?"
-            " GROUP BY run, mark ORDER BY mark",
-            [*runs, metric.name],
+            " AND definition = ? GROUP BY run, mark ORDER BY mark",
+            [*runs, metric.name, definition_id(metric.definition)],
         )
         return {
             row["run"]: self._texts(

@@ -11,6 +11,9 @@ parents, close every descriptor, or ignore being asked to end. They are known by
 - their parent is the run's heir: a container's first process, to which whoever in there loses its parent is given. It is
   none of the family itself: a pause leaves it awake.
 
+Podman's conmon is none of it either, though its parent is the engine's client for a moment: stopped or killed, it would
+never take note that the container has ended, which would count as running for ever.
+
 What escapes: a process that has cleared its environment, taken a session of its own and lost its parent before anyone
 looked, where there's no control group and no heir.
 """
@@ -44,6 +47,9 @@ QUIET_ROUNDS = 2
 and may be missed once."""
 MOST_LISTINGS = 30
 """A machine on which something is started in every millisecond is never seen at rest."""
+
+MINDER = "conmon"
+"""What Podman leaves beside each container: it buries the container's first process and calls for the tidying up."""
 
 STOPPED = frozenset("T")
 WILL_STOP = frozenset("Dt")
@@ -237,6 +243,8 @@ class Family:
                 if group in (0, heirs_group) or pid == os.getpid():
                     continue
                 process = psutil.Process(pid)
+                if _minds_a_container(process):
+                    continue
                 if (
                     pid in held
                     or (number_is_ours and self._leader in (pid, group, os.getsid(pid)))
@@ -318,6 +326,14 @@ def _is_wall(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         return process.name() == WALL
     return False
+
+
+def _minds_a_container(process: psutil.Process) -> bool:
+    """Whether it is conmon, and no program in a container that only calls itself so."""
+    if process.name() != MINDER:
+        return False
+    here, there = (Path(f"/proc/{pid}/ns/pid").stat().st_ino for pid in ("self", process.pid))
+    return here == there
 
 
 def _is_alive(process: psutil.Process) -> bool:
