@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +164,9 @@ def test_a_folder_of_photos_that_is_not_there_or_not_meant_is_refused(tmp_path: 
     assert [(entry["name"], entry["why"]) for entry in capture.left_out] == [
         (poses()[1].name, f"{poses()[1].name} in images_2 is no scaling of it")
     ]
+    (folder / "images_2" / poses()[1].name).unlink()
+    capture = add_capture(folder, tmp_path / "captures", CaptureOptions(images="images_2", every=4))
+    assert [entry["why"] for entry in capture.left_out] == [f"{poses()[1].name} in images_2 isn't there"]
     with pytest.raises(TurntableError, match="--images images_8: there is no such folder"):
         add_capture(folder, tmp_path / "captures", CaptureOptions(images="images_8"))
     for wrong in ("../images", "a/b", "", ".."):
@@ -171,6 +176,23 @@ def test_a_folder_of_photos_that_is_not_there_or_not_meant_is_refused(tmp_path: 
     save(np.zeros((90, 80, 3), np.uint8), tmp_path / "photos" / "1.png")
     with pytest.raises(TurntableError, match="--images is for sources that keep their photos in several"):
         add_capture(tmp_path / "photos", tmp_path / "captures", CaptureOptions(images="images_2"))
+
+
+def test_smaller_photos_have_masks_of_their_own_size(tmp_path: Path) -> None:
+    folder = smaller(scene(tmp_path / "s"), 2)
+    for name, size in (("masks", (HEIGHT, WIDTH)), ("masks_2", (HEIGHT // 2, WIDTH // 2))):
+        save(np.full(size, 255, np.uint8), folder / name / f"{poses()[0].name}.png")
+    options = replace(source_options(tmp_path), images="images_2")
+    found = [view.mask_path for view in colmap.load(folder, options).views if view.mask_path]
+    assert found == [folder / "masks_2" / f"{poses()[0].name}.png"]
+    shutil.rmtree(folder / "masks_2")
+    loaded = colmap.load(folder, options)
+    assert not any(view.mask_path for view in loaded.views)
+    assert loaded.notes == [
+        "The masks are those of photos in images; images_2 has none (masks_2), so none is used."
+    ]
+    (folder / "images_2").rename(folder / "small")
+    assert not any(view.mask_path for view in colmap.load(folder, replace(options, images="small")).views)
 
 
 def test_points_that_training_views_did_not_see_twice_are_dropped(tmp_path: Path) -> None:

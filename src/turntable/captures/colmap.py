@@ -46,8 +46,12 @@ def load(source: Path, options: SourceOptions) -> Source:
         )
     model = read_model(with_points(folder, options.scratch))
     images = _images_folder(source, folder, options.images)
-    masks = images.parent / "masks"
+    masks = images.parent / _masks_of(options.images or "images")
     loaded = Source(FORMAT, [])
+    if options.images is not None and not masks.is_dir() and (images.parent / "masks").is_dir():
+        loaded.notes.append(
+            f"The masks are those of photos in images; {options.images} has none ({masks.name}), so none is used."
+        )
     for image in sorted(model.images.values(), key=lambda image: image.name):
         if not image.has_pose:
             loaded.left_out.append(LeftOut(image.name, "the model has no pose for it"))
@@ -56,9 +60,8 @@ def load(source: Path, options: SourceOptions) -> Source:
         if options.images is not None:
             path = _of_any_suffix(path)
             if (size := _scaled_size(path, camera.width, camera.height)) is None:
-                loaded.left_out.append(
-                    LeftOut(image.name, f"{path.name} in {options.images} is no scaling of it")
-                )
+                why = "is no scaling of it" if path.is_file() else "isn't there"
+                loaded.left_out.append(LeftOut(image.name, f"{path.name} in {options.images} {why}"))
                 continue
             camera = copy(camera)
             camera.rescale(*size)
@@ -88,8 +91,8 @@ def source_files(source: Path) -> list[Path]:
         return []
     images = _images_folder(source, folder)
     places = [images, images.parent / "masks"]
-    if images.is_dir() and images != source:
-        places += sorted(images.parent.glob(f"{images.name}_*"))  # what --images may name
+    if images.is_dir() and images != source:  # what --images may name, and the masks of that
+        places += sorted(place for name in ("images", "masks") for place in images.parent.glob(f"{name}_*"))
     outside = [path for place in places for path in place.rglob("*") if is_picture(path)]
     return sorted([*outside, *(path for path in folder.iterdir() if path.suffix in (".bin", ".txt"))])
 
@@ -197,6 +200,11 @@ def set_points(loaded: Source, model: Any) -> None:
         loaded.point_views = [
             tuple(sorted({names[element.image_id] for element in point.track.elements})) for point in points
         ]
+
+
+def _masks_of(images: str) -> str:
+    """The folder of masks beside a folder of photos: ``masks`` beside ``images``, ``masks_4`` beside ``images_4``."""
+    return images.replace("images", "masks", 1) if "images" in images else f"masks_{images}"
 
 
 def find_mask(folder: Path, name: str) -> Path | None:
