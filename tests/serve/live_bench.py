@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from turntable.bench import Bench
 from turntable.record import Score, State, StateChange
 from turntable.run import Asked, Budget, RunFolder
+from turntable.tasks.metrics import psnr
 
 PORT = 8650
 ORIGIN = f"http://127.0.0.1:{PORT}"
@@ -51,9 +52,10 @@ def change(
 
 def score(bench: Bench, run: RunFolder, mark: float, value: float) -> None:
     """Score a run on two held-out views at a mark."""
+    steps, seconds = int(100 * mark), 8 * mark
     bench.record.add_scores(
         run.id,
-        [Score(mark, int(100 * mark), 8 * mark, "psnr", "as ever", f"{n}.jpg", value + n) for n in range(2)],
+        [Score(mark, steps, seconds, "psnr", psnr.DEFINITION, f"{n}.jpg", value + n) for n in range(2)],
     )
 
 
