@@ -156,7 +156,12 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
         viewers = start_viewers(port, given.viewers)
         time.sleep(SETTLE_S)
         at_work(given, server.pid, viewers.pid)
-        stretches = by_turns(given, [server.pid, viewers.pid])
+        try:
+            stretches = by_turns(given, [server.pid, viewers.pid])
+        except BaseException:  # Ctrl-C too: a stopped process would stay for ever
+            server.kill()
+            viewers.kill()
+            raise
         viewers.terminate()
         got = json.loads(viewers.communicate(timeout=30)[0])
         server.send_signal(signal.SIGINT)

@@ -87,7 +87,7 @@ def run_document(bench: Bench, row: RunRow) -> dict[str, Any]:
 def of_one_definition(scores: Sequence[Score]) -> list[Score]:
     """A run's scores, of each metric by one definition alone: today's where there are any, else the one used last.
 
-    Renderings that are scored anew keep what they were scored by before.
+    Where a mark's renderings were scored anew, other marks may have what they were scored by before.
     """
     known = metrics()
     used: dict[str, list[str]] = {}

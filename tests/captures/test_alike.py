@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from captures.copies import BRIGHTENED, COPIES, brightened, jpeg, resized, shifted
 from turntable.captures.alike import ALIKE_BELOW, PROBE_PX, difference, fingerprint, pairs_alike
@@ -89,6 +89,20 @@ def test_a_small_object_that_turns_before_a_still_camera_is_no_copy(side: int, c
     )  # all in all they are as near as a copy may be
     assert difference(fingerprint(still), fingerprint(turned)) > ALIKE_BELOW
     assert pairs_alike([fingerprint(turned)], [fingerprint(still)]) == []
+
+
+@pytest.mark.parametrize("copy", [*BRIGHTENED, "gamma"])
+def test_a_copy_of_a_photo_of_which_only_a_part_is_sharp_is_the_same_photo(copy: str) -> None:
+    photo = texture(3)
+    with Image.fromarray(photo) as picture:
+        blurred = np.array(picture.filter(ImageFilter.GaussianBlur(12)))
+    blurred[80:160, 110:210] = photo[80:160, 110:210]
+    changed = (
+        EVERY_COPY[copy](blurred)
+        if copy in EVERY_COPY
+        else (255 * (blurred / 255) ** 1.2).round().astype(np.uint8)
+    )
+    assert difference(fingerprint(blurred), fingerprint(changed)) < ALIKE_BELOW
 
 
 def test_the_more_a_picture_has_moved_the_larger_the_difference() -> None:

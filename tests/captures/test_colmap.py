@@ -178,6 +178,20 @@ def test_a_folder_of_photos_that_is_not_there_or_not_meant_is_refused(tmp_path: 
         add_capture(tmp_path / "photos", tmp_path / "captures", CaptureOptions(images="images_2"))
 
 
+def test_a_smaller_photo_is_never_that_of_another_view(tmp_path: Path) -> None:
+    folder = smaller(scene(tmp_path / "s"), 2)
+    first = folder / "images_2" / poses()[0].name
+    options = replace(source_options(tmp_path), images="images_2")
+    for other in (f"{first.stem}.left.png", f"{first.stem}.png.png"):  # what a pattern of names would take
+        first.rename(first.with_name(other))
+        assert [entry.name for entry in colmap.load(folder, options).left_out] == [first.name]
+        first.with_name(other).rename(first)
+    first.rename(first.with_suffix(".PNG"))
+    assert not colmap.load(folder, options).left_out
+    shutil.copy(first.with_suffix(".PNG"), first.with_suffix(".jpg"))  # one of two: nobody knows which
+    assert [entry.name for entry in colmap.load(folder, options).left_out] == [first.name]
+
+
 def test_smaller_photos_have_masks_of_their_own_size(tmp_path: Path) -> None:
     folder = smaller(scene(tmp_path / "s"), 2)
     for name, size in (("masks", (HEIGHT, WIDTH)), ("masks_2", (HEIGHT // 2, WIDTH // 2))):

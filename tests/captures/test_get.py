@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -191,12 +192,23 @@ def test_a_wrong_hash_is_refused_and_what_came_is_kept_aside(tmp_path: Path) -> 
 
 def test_without_a_length_from_the_server_the_catalogues_size_is_held_to(tmp_path: Path) -> None:
     with serving(Behaviour(DATA, claims=-1)) as address:
-        with pytest.raises(TurntableError, match="ended at 300000 of 400000 bytes"):
-            fetched(address, tmp_path / "f", size=400_000)
-        with pytest.raises(TurntableError, match="has 300000 bytes, not 200000 as the catalogue says"):
-            fetched(address, tmp_path / "g", size=200_000)
+        for size in (200_000, 400_000):
+            words = f"has 300000 bytes, not {size} as the catalogue says: it was cut off on its way, or is another"
+            with pytest.raises(TurntableError, match=words):
+                fetched(address, tmp_path / f"f{size}", size=size)
+            assert (tmp_path / f"f{size}.refused").read_bytes() == DATA
         fetched(address, tmp_path / "h", size=300_000)
     assert (tmp_path / "h").read_bytes() == DATA
+
+
+def test_what_was_fetched_and_believed_stays_whatever_the_catalogue_says_later(tmp_path: Path) -> None:
+    with serving(behaviour := Behaviour(DATA)) as address:
+        fetched(address, tmp_path / "f")
+        for wrong in ({"size": 7}, {"sha256": "0" * 64}):
+            with pytest.raises(TurntableError, match=f"It was fetched before, and stays: {tmp_path}/f"):
+                fetched(address, tmp_path / "f", **wrong)
+        fetched(address, tmp_path / "f", size=len(DATA))
+    assert behaviour.requests == [None] and (tmp_path / "f").read_bytes() == DATA
 
 
 def test_a_server_that_stumbles_is_asked_again(tmp_path: Path) -> None:
@@ -425,6 +437,9 @@ def test_all_of_an_archive_is_as_guarded(tmp_path: Path) -> None:
 def test_an_archive_is_what_its_first_bytes_say_whatever_it_is_called(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     assert unpacked(tmp_path / "t", tarred([(member("lego/a"), b"1")], "w:xz"), "zip") == ["a"]
+    (tmp_path / "p").mkdir()
+    begins_like_a_zip = tarred([(member("PKs/b"), b"2"), (member("lego/a"), b"1")])
+    assert unpacked(tmp_path / "p", begins_like_a_zip, "zip") == ["a"]
     (tmp_path / "z").mkdir()
     assert unpacked(tmp_path / "z", zipped({"lego/a": b"1"}), "tar") == ["a"]
 
@@ -714,6 +729,23 @@ def test_a_hash_or_size_that_stands_without_its_address_is_refused(tmp_path: Pat
     assert (entry.sha256, entry.size) == ("", None)
     alone = find_entry("nerf_synthetic/ship", [other])  # no address: it is of the file that one has
     assert (alone.sha256 == "1" * 64) or alone.size == 7
+
+
+def test_without_an_address_hash_and_size_may_stand_apart_and_both_are_held_to(tmp_path: Path) -> None:
+    (tmp_path / "mine.zip").write_bytes(LEGO)
+    sha256 = hashlib.sha256(LEGO).hexdigest()
+    for size, digest, words in (
+        (3, sha256, f"has {len(LEGO)} bytes, not 3 as the catalogue says"),
+        (len(LEGO), "1" * 64, f"not {'1' * 64} as the catalogue says"),
+    ):
+        text = f'["nerf_synthetic/lego"]\nsize = {size}\n[nerf_synthetic]\nsha256 = "{digest}"\n'
+        with pytest.raises(TurntableError, match=words):
+            get_dataset(
+                bench_with(tmp_path / str(size), text),
+                "nerf_synthetic/lego",
+                Watcher(),
+                file=tmp_path / "mine.zip",
+            )
 
 
 # As a process.

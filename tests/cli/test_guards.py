@@ -167,6 +167,15 @@ def test_scores_of_another_definition_are_in_no_ranking_until_they_are_computed_
     assert "another definition" not in page.read_text()
     seeds = json.loads(turn("scores", "stripes", "--mean", "--json").stdout)["means"][0]
     assert seeds["scores"]["psnr"]["of"] == 2 and seeds["scores"]["psnr"]["max"] < 60
+    # Of another metric than the one that ranks, that one alone is left out.
+    with contextlib.closing(sqlite3.connect(tmp_path / "bench" / "record.sqlite")) as record, record:
+        record.execute(
+            "UPDATE scores SET definition = 'old', value = 99 WHERE run = 'stripes-nearest-1' AND metric = 'ssim'"
+        )
+    assert turn("report", "stripes", "--no-3d").returncode == 0
+    text = page.read_text()
+    assert "nearest: 1 run was scored by another definition of SSIM than the page’s" in text
+    assert "99.000" not in text and "2 of 2 done" in text
 
 
 def test_a_seed_that_was_asked_for_again_counts_once_in_a_mean(turn: Any, source: Path) -> None:

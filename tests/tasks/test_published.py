@@ -334,6 +334,16 @@ def test_a_mean_of_seven_never_stands_beside_one_of_another_seven() -> None:
     assert row.differences[0] == "7 of 9 scenes, ours is of 7; ours lacks bicycle; theirs lacks flowers"
 
 
+def test_scenes_that_are_scored_by_different_definitions_have_no_mean() -> None:
+    scenes = all_nine()
+    scenes["room"] = (of_360("room"), splat(definitions={"psnr": "as before", "ssim": ssim.DEFINITION}))
+    rows = beside_mean(scenes, "mipnerf360", SHIPPED_FACTS)
+    row = on_30k(rows)
+    assert row.ours is None and not row.agrees
+    assert row.differences[0] == "our scenes are scored by different definitions of psnr: score them anew"
+    assert on_30k(rows, "ssim").ours is not None
+
+
 def test_pictures_that_the_authors_resized_are_named() -> None:
     row = on(beside_mean(all_nine(), "mipnerf360", SHIPPED_FACTS), "2DGS")
     assert row.ours is not None and "resized by the authors" in row.differences

@@ -131,22 +131,28 @@ def _residual(first: np.ndarray, second: np.ndarray, counts: np.ndarray) -> floa
     squares = np.zeros(counts.shape, np.float32)
     squares[counts] = np.square(there / gain - here)
     texture = min(textures[0], textures[1] / gain**2)
-    if _worst_tile(squares, counts) >= TILE_BELOW * texture:
+    tiles, numbers = _tiled(squares), _tiled(counts)
+    enough = numbers >= TILE_PX**2 / 4
+    # Where a part is sharp and the rest is not, a copy differs most in that part, by as much as it has texture.
+    own = np.minimum(_tiled(_steps(first, counts)), _tiled(_steps(second, counts)) / gain**2)
+    if (tiles[enough] >= TILE_BELOW * np.maximum(texture * numbers, own)[enough]).any():
         return np.inf
     return float(squares[counts].mean()) / texture
 
 
-def _worst_tile(squares: np.ndarray, counts: np.ndarray) -> float:
-    """The largest mean of any tile of which a quarter or more counts; ``squares`` are 0 where nothing counts."""
-    height, width = (side + -side % TILE_PX for side in squares.shape)
+def _tiled(of: np.ndarray) -> np.ndarray:
+    """The sums over tiles of ``float or bool[H, W]``."""
+    height, width = (side + -side % TILE_PX for side in of.shape)
+    padded = np.pad(of, ((0, height - of.shape[0]), (0, width - of.shape[1])))
+    return padded.reshape(height // TILE_PX, TILE_PX, width // TILE_PX, TILE_PX).sum((1, 3), np.float64)
 
-    def tiled(of: np.ndarray) -> np.ndarray:
-        padded = np.pad(of, ((0, height - of.shape[0]), (0, width - of.shape[1])))
-        return padded.reshape(height // TILE_PX, TILE_PX, width // TILE_PX, TILE_PX).sum((1, 3), np.float64)
 
-    numbers = tiled(counts)
-    enough = numbers >= TILE_PX**2 / 4
-    return float((tiled(squares)[enough] / numbers[enough]).max(initial=0.0))
+def _steps(picture: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Half the squared steps to the next pixels, to the right and downward, at each pixel; 0 where one doesn't count."""
+    found = np.zeros(picture.shape, np.float32)
+    found[:, :-1] += np.square(np.diff(picture, axis=1)) * (counts[:, 1:] & counts[:, :-1])
+    found[:-1] += np.square(np.diff(picture, axis=0)) * (counts[1:] & counts[:-1])
+    return found / 2
 
 
 def _texture(picture: np.ndarray, counts: np.ndarray) -> float:

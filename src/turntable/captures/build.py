@@ -45,6 +45,7 @@ LONGEST_FILE_NAME = 200
 
 
 _WITH_IMAGES = ("colmap", "llff")
+"""The formats whose loaders look at ``images``."""
 
 LEFT_OVER_S = 2 * 24 * 3600
 """A half-made capture that nothing was added to for two days is nobody's, whatever process has its number now."""
@@ -136,8 +137,8 @@ def add_capture(
     progress("reading", 0, 0)
     if options.images is not None and loader.FORMAT not in _WITH_IMAGES:
         raise TurntableError(
-            f"--images is for sources that keep their photos in several sizes ({', '.join(_WITH_IMAGES)}); {source} is "
-            f"{loader.FORMAT}, which names its photos itself. Leave it out."
+            f"--images is for sources that keep their photos in several sizes ({', '.join(_WITH_IMAGES)}), and {source} is "
+            f"of format {loader.FORMAT}. Leave it out."
         )
     identity = {"format": loader.FORMAT, "files": _file_hashes(source, loader), **told_dataset(source)}
     name = options.name or _name_from(source)

@@ -111,25 +111,22 @@ def _first(tables: Sequence[dict[str, dict[str, Any]]], keys: Sequence[str], wha
 
 
 def _of_archive(said: Sequence[tuple[Path, str, dict[str, Any]]]) -> dict[str, Any]:
-    """The table that gives the address, or else a hash or size: these are of one archive, and of no other.
+    """The table that gives the address, or, where there is none, what is said of the archive's hash and size.
 
     Raises:
         TurntableError: a table that counts more than it has a hash or size and no address: nobody knows what of.
     """
-    for place, (path, key, entry) in enumerate(said):
-        if "address" in entry:
-            return entry
-        stray = next((name for name in _OF_ARCHIVE if name in entry), None)
-        if stray is None:
-            continue
-        later = next(((p, k) for p, k, e in said[place + 1 :] if "address" in e), None)
-        if later is None:
-            return entry
-        raise TurntableError(
-            f"{path}: {key}.{stray} stands in another table than the address, which is in {later[0]} under {later[1]}. "
-            "Write both into one table: it is of the archive that comes from there."
-        )
-    return {}
+    holding = next(((path, key, entry) for path, key, entry in said if "address" in entry), None)
+    if holding is None:  # of the archive that the user has
+        return {name: entry[name] for _, _, entry in reversed(said) for name in _OF_ARCHIVE if name in entry}
+    for path, key, entry in said[: said.index(holding)]:
+        for stray in _OF_ARCHIVE:
+            if stray in entry:
+                raise TurntableError(
+                    f"{path}: {key}.{stray} stands in another table than the address, which is in {holding[0]} under "
+                    f"{holding[1]}. Write both into one table: it is of the archive that comes from there."
+                )
+    return holding[2]
 
 
 def _names(tables: Sequence[dict[str, dict[str, Any]]]) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shutil
 import struct
+from collections.abc import Container
 from copy import copy
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def load(source: Path, options: SourceOptions) -> Source:
             continue
         path, camera = images / image.name, model.cameras[image.camera_id]
         if options.images is not None:
-            path = _of_any_suffix(path)
+            path = _of_any_suffix(path, {images / other.name for other in model.images.values()})
             if (size := _scaled_size(path, camera.width, camera.height)) is None:
                 why = "is no scaling of it" if path.is_file() else "isn't there"
                 loaded.left_out.append(LeftOut(image.name, f"{path.name} in {options.images} {why}"))
@@ -237,13 +237,17 @@ def _images_folder(source: Path, folder: Path, name: str | None = None) -> Path:
     return source
 
 
-def _of_any_suffix(path: Path) -> Path:
-    """The photo itself, or the one of its name that was written in another format when it was made smaller."""
-    if path.is_file():
+def _of_any_suffix(path: Path, named: Container[Path]) -> Path:
+    """The photo itself, or the one of its name that was written in another format when it was made smaller.
+
+    Never one of those that are ``named`` themselves, and none where several could be meant.
+    """
+    if path.is_file() or not path.parent.is_dir():
         return path
-    return next(
-        (found for found in sorted(path.parent.glob(f"{escape(path.stem)}.*")) if is_picture(found)), path
-    )
+    others = [
+        one for one in path.parent.iterdir() if one.stem == path.stem and one not in named and is_picture(one)
+    ]
+    return others[0] if len(others) == 1 else path
 
 
 def _scaled_size(path: Path, width: int, height: int) -> tuple[int, int] | None:

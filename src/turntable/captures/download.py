@@ -89,7 +89,8 @@ def fetch(
     """
     check_address(address, sha256)
     part = target.with_name(target.name + ".part")
-    if not target.exists():
+    was_there = target.exists()
+    if not was_there:
         _fetch_part(address, part, sha256, size, report, pause_s)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
@@ -98,24 +99,29 @@ def fetch(
     length = target.stat().st_size
     if size is not None and length != size:
         raise TurntableError(
-            f"What {shown(address)} gave has {length} bytes, not {size} as the catalogue says: it is another file than was "
-            f"meant. {_put_aside(target)} Look whether the authors have published a new version."
+            f"What {shown(address)} gave has {length} bytes, not {size} as the catalogue says: it was cut off on its way, "
+            f"or is another file than was meant. {_where(target, was_there)}"
         )
     found = sha256_of(target)
     if sha256 and found != sha256:
         raise TurntableError(
             f"What {shown(address)} gave has the sha256 {found}, not {sha256} as {said_by} says: it is another file than "
-            f"was meant. {_put_aside(target)} Look whether the authors have published a new version, and change {said_by} "
-            "only if so."
+            f"was meant. {_where(target, was_there)} Look whether the authors have published a new version, and change "
+            f"{said_by} only if so."
         )
     return found
 
 
-def _put_aside(target: Path) -> str:
-    """Out of the way of the next attempt, but not away: a download of hours may be what the user wants."""
+def _where(target: Path, was_there: bool) -> str:
+    """Where it is now: out of the way of the next attempt, but not away, since it may be what the user wants after all.
+
+    One that was there before was believed then, and stays: it may be the catalogue that is wrong.
+    """
+    if was_there:
+        return f"It was fetched before, and stays: {target}."
     aside = target.with_name(target.name + ".refused")
     target.replace(aside)
-    return f"It is kept as {aside}."
+    return f"It is kept as {aside} (--file takes it)."
 
 
 def _about(part: Path) -> Path:
@@ -194,9 +200,7 @@ def _attempt(address: str, part: Path, sha256: str, size: int | None, report: Re
         else:  # all of it: the server can't go on, or has another version
             _check_kind(response, address)
             there, total = 0, _content_length(response)
-            if size is not None and total is None:
-                total = size
-            elif size is not None and total != size:
+            if size is not None and total is not None and total != size:
                 raise TurntableError(
                     f"{shown(address)} has {total} bytes, and the catalogue says {size}: it is another file than was meant."
                 )

@@ -175,6 +175,10 @@ def _found(entry: Entry, folder: Path) -> Got:
 
 
 def _checked(file: Path, entry: Entry, said_by: str) -> str:
+    if entry.size is not None and (length := file.stat().st_size) != entry.size:
+        raise TurntableError(
+            f"{file} has {length} bytes, not {entry.size} as the catalogue says: it is another file than was meant."
+        )
     found = sha256_of(file)
     if entry.sha256 and found != entry.sha256:
         raise TurntableError(

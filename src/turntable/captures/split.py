@@ -228,7 +228,7 @@ def _names_in(path: Path) -> tuple[str, ...]:
             f"--hold-out list:FILE is a text file with a view's name a line; {path} can't be read ({why})."
         ) from None
     told = (_as_listed(line) for line in lines)
-    names = tuple(dict.fromkeys(name for name in told if name and name != "#" and not name.startswith("# ")))
+    names = tuple(dict.fromkeys(name for name in told if name and not re.match(r"#(\s|$)", name)))
     if not names:
         raise TurntableError(
             f"--hold-out list:FILE needs a file that names at least one view; {path} names none."

@@ -41,6 +41,10 @@ _DAMAGED = (
 )
 
 
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+"""How a zip archive begins: with a file's header, or, where there is none, with its end. (APPNOTE 4.3)"""
+
+
 class BadArchive(TurntableError):
     """The archive itself is damaged or hostile: nobody can unpack it, and it has to come anew."""
 
@@ -91,7 +95,7 @@ def unpack(archive: Path, inside: str, into: Path, most_bytes: int, report: Repo
         BadArchive: the archive is damaged or hostile; ``into`` holds what came before.
         TurntableError: it has no such folder, is larger than allowed, or the disk has no room.
     """
-    take = _take_zip if _begin(archive).startswith(b"PK") else _take_tar
+    take = _take_zip if _begin(archive).startswith(_ZIP) else _take_tar
     budget = _Budget(most_bytes)
     seen: set[str] = set()
     try:
@@ -264,7 +268,7 @@ def _write(source: IO[bytes], into: Path, way: tuple[str, ...], budget: _Budget)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        raise TurntableError(f"{way[-1][:60]!r}… is too long a name for this disk") from None
+        raise TurntableError(f"{max(way, key=len)[:60]!r}… is too long a name for this disk") from None
 
 
 def _pieces(source: IO[bytes]) -> Iterator[bytes]:

@@ -341,7 +341,7 @@ def capture_options(
         matching=matching,
         mapper=mapper,
         frames=frames,
-        images=images,
+        images=None if images is None else images.rstrip("/"),
     )
 
 

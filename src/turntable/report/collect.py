@@ -192,7 +192,7 @@ def _run(one: _Gathered, snapshot: Snapshot, definitions: Mapping[str, str]) -> 
     row, asked, method = one.row, one.asked, one.method
     used = one.document["definitions"]
     outdated = tuple(name for name, definition in used.items() if definition != definitions[name])
-    curve = [] if outdated else one.document["curve"]
+    curve = _without(one.document["curve"], outdated, next(iter(definitions), ""))
     last = curve[-1] if curve else None
     return ReportRun(
         id=row.id,
@@ -221,6 +221,16 @@ def _run(one: _Gathered, snapshot: Snapshot, definitions: Mapping[str, str]) -> 
         machine=asked.machine,
         outdated=outdated,
     )
+
+
+def _without(curve: list[dict[str, Any]], outdated: Sequence[str], first: str) -> list[dict[str, Any]]:
+    """The scores at each mark without ``outdated`` metrics; [] where the metric that ranks is among them."""
+    if first in outdated:
+        return []
+    return [
+        {**mark, "scores": {name: scores for name, scores in mark["scores"].items() if name not in outdated}}
+        for mark in curve
+    ]
 
 
 def _cause(row: RunRow, last: dict[str, Any] | None) -> str | None:

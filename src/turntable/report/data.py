@@ -99,7 +99,8 @@ class ReportRun:
         wants: the device that was asked for.
         environment: the hash of the environment that its method lived in; "" where it lives in Turntable's own.
         versions, machine: what it ran with, and where, by name; {} where it noted nothing.
-        outdated: the metrics by another definition of which it was scored than the page's: its scores are left out.
+        outdated: the metrics by another definition of which it was scored than the page's: those scores are left out, and
+            all where the metric that ranks is among them.
     """
 
     id: str

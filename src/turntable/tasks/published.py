@@ -211,6 +211,8 @@ def beside_mean(of: Mapping[str, tuple[Capture, Ours]], dataset: str, published:
     for fact in published.on(dataset, MEAN):
         for metric in _metrics_of(fact, shared):
             apart = list(_scenes_apart(fact, of, published.datasets[dataset]))
+            if len({ours.definitions.get(metric) for _, ours in of.values()}) > 1:
+                apart.append(f"our scenes are scored by different definitions of {metric}: score them anew")
             mean = None if apart else sum(ours.values[metric] for _, ours in of.values()) / len(of)
             for scene, (capture, ours) in sorted(of.items()):
                 apart += [
