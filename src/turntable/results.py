@@ -9,7 +9,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -89,15 +89,22 @@ def of_one_definition(scores: Sequence[Score]) -> list[Score]:
 
     Where a mark's renderings were scored anew, other marks may have what they were scored by before.
     """
-    known = metrics()
-    used: dict[str, list[str]] = {}
-    for score in scores:
-        used.setdefault(score.metric, []).append(score.definition)
-    chosen = {
-        name: known[name].definition if name in known and known[name].definition in texts else texts[-1]
-        for name, texts in used.items()
-    }
+    chosen = chosen_definitions((score.metric, score.definition) for score in scores)
     return [score for score in scores if score.definition == chosen[score.metric]]
+
+
+def chosen_definitions(used: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """By metric the one definition that counts: today's where it is among those that were used, else the last of them.
+
+    Args:
+        used: metrics, each with a definition that scores have.
+    """
+    known = metrics()
+    chosen: dict[str, str] = {}
+    for name, definition in used:
+        if name not in known or chosen.get(name) != known[name].definition:
+            chosen[name] = definition
+    return chosen
 
 
 def summaries(scores: list[Score]) -> dict[str, Any]:

@@ -219,9 +219,8 @@ def _as_listed(name: str) -> str:
 
 def _names_in(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").split(
-            "\n"
-        )  # a name may hold what splitlines() splits at, too
+        # A name may hold what splitlines() splits at, too.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it isn't UTF-8 text"
         raise TurntableError(

@@ -15,7 +15,7 @@ from ..machine import describe, versions
 from ..methods.spec import Method
 from ..record import RunRow
 from ..reproduced import method_as_asked
-from ..results import run_document, runs_on
+from ..results import chosen_definitions, run_document, runs_on
 from ..run import Asked, RunFolder
 from ..tasks.metrics import metrics
 from ..tasks.published import Beside, Ours, beside, load_published
@@ -247,21 +247,17 @@ def _metrics(gathered: Sequence[_Gathered]) -> list[MetricInfo]:
     Each by one definition: today's, where any run was scored by it, else the one that the last run has.
     """
     known = metrics()
-    used: dict[str, list[str]] = {}
-    for one in gathered:
-        for name, text in one.document["definitions"].items():
-            used.setdefault(name, []).append(text)
+    chosen = chosen_definitions(used for one in gathered for used in one.document["definitions"].items())
     infos = []
-    for name in sorted(used, key=lambda name: ([*known, name].index(name), name)):
+    for name in sorted(chosen, key=lambda name: ([*known, name].index(name), name)):
         metric = known.get(name)
-        is_current = metric is not None and metric.definition in used[name]
         infos.append(
             MetricInfo(
                 name=name,
                 title=metric.title if metric else name.upper(),
                 unit=metric.unit if metric else "",
                 higher_is_better=metric.higher_is_better if metric else False,  # LPIPS is the only other one
-                definition=metric.definition if metric and is_current else used[name][-1],
+                definition=chosen[name],
             )
         )
     return infos
